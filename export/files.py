@@ -1,0 +1,73 @@
+"""Files: written whole or not at all, and named by their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kdguard.export.errors import UserError
+
+
+def check_writable(target: Path) -> None:
+    """Fail now rather than after an hour of work if `target` cannot be written.
+
+    Raises:
+        UserError: the folder is missing or refuses new files, or `target` is a folder.
+    """
+    if target.is_dir():
+        raise UserError(f"cannot write {target}: it is a folder; give a file name")
+    if not target.parent.is_dir():
+        raise UserError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
+    try:
+        handle, probe = tempfile.mkstemp(prefix=".kdguard-", dir=target.parent)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {target}: {error.strerror}; choose a folder that you may write to"
+        ) from error
+    os.close(handle)
+    os.unlink(probe)
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target` that takes its place when the block succeeds.
+
+    Nothing is left behind when the block raises.
+    """
+    check_writable(target)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes private files; a shipped model gets the mode any new file would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file atomically, UTF-8."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, content: object) -> None:
+    """Write JSON atomically: indented, strict (no NaN), with a final newline."""
+    write_text(target, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

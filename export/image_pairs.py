@@ -1,0 +1,119 @@
+"""Image folders: `degraded/` and `clean/` with equal file names, or only `clean/`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as PilImage
+from PIL import UnidentifiedImageError
+
+from kdguard.export.errors import UserError
+from kdguard.export.tasks import Image, Task
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+_MODES = {1: "L", 3: "RGB"}
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """One image before and after the degradation; float32 [H, W, C] in [0, 1]."""
+
+    name: str
+    degraded: Image
+    clean: Image
+
+
+def read_image(path: Path, channels: int) -> Image:
+    """Read an image file as float32 [H, W, channels] in [0, 1]; alpha is dropped.
+
+    Raises:
+        UserError: not a readable image.
+    """
+    try:
+        with PilImage.open(path) as image:
+            if image.mode.startswith("I;16") or image.mode == "I":
+                values = np.asarray(image, dtype=np.float32)[..., None] / 65535
+                return np.repeat(values, channels, axis=-1)
+            pixels = np.asarray(image.convert(_MODES[channels]), dtype=np.float32) / 255
+    except (UnidentifiedImageError, OSError, ValueError, PilImage.DecompressionBombError) as error:
+        raise UserError(f"{path}: not a readable image ({error}); remove or replace it") from error
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _images_in(folder: Path) -> dict[str, Path]:
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise UserError(f"{folder}: no images in it (looked for {', '.join(sorted(SUFFIXES))})")
+    return {path.name: path for path in found}
+
+
+def _crop_to_multiple(image: Image, multiple: int) -> Image:
+    height, width = (side - side % multiple for side in image.shape[:2])
+    return image[:height, :width]
+
+
+def load_pairs(folder: Path, task: Task, channels: int = 3, scale: int = 1, seed: int = 0) -> list[ImagePair]:
+    """Read a data folder; without `degraded/` the task makes its own, seeded by `seed` and position.
+
+    Args:
+        folder: holds `clean/`, and `degraded/` with the same file names where there are pairs.
+        channels: 1 or 3, what the model takes.
+        scale: size of the clean image over the degraded one.
+
+    Raises:
+        UserError: missing or empty folder, unmatched names or sizes, unreadable image.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; --data needs a folder that holds clean/ and degraded/")
+    if not (folder / "clean").is_dir():
+        raise UserError(f"{folder}: no clean/ folder in it; --data needs a folder that holds clean/ and degraded/")
+    clean = _images_in(folder / "clean")
+    pairs = []
+    if not (folder / "degraded").is_dir():
+        for index, (name, path) in enumerate(clean.items()):
+            image = _crop_to_multiple(read_image(path, channels), scale)
+            rng = np.random.default_rng([seed, index])
+            pairs.append(ImagePair(name, task.degrade(image, rng, scale), image))
+        return pairs
+    degraded = _images_in(folder / "degraded")
+    if lonely := sorted(set(clean) ^ set(degraded)):
+        raise UserError(
+            f"{folder}: {len(lonely)} image(s) without a partner of the same name in clean/ and degraded/, "
+            f"first {lonely[0]!r}; make the names equal"
+        )
+    for name in clean:
+        pair = ImagePair(name, read_image(degraded[name], channels), read_image(clean[name], channels))
+        pairs.append(_fit_clean(pair, folder, scale))
+    return pairs
+
+
+def _fit_clean(pair: ImagePair, folder: Path, scale: int) -> ImagePair:
+    """The pair with its clean image at exactly `scale` times the degraded one's size.
+
+    Published super-resolution sets keep up to scale - 1 rows and columns that no model restores.
+    """
+    height, width = (side * scale for side in pair.degraded.shape[:2])
+    surplus = (pair.clean.shape[0] - height, pair.clean.shape[1] - width)
+    if not all(0 <= pixels < scale for pixels in surplus):
+        raise UserError(
+            f"{folder}: {pair.name!r} is {_size(pair.degraded)} in degraded/ and {_size(pair.clean)} in clean/, "
+            f"and the model's scale is {scale}: clean should be {width}x{height}; fix the pair"
+        )
+    return ImagePair(pair.name, pair.degraded, pair.clean[:height, :width])
+
+
+def _size(image: Image) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"
+
+
+def hash_pairs(pairs: list[ImagePair]) -> str:
+    """Hexadecimal SHA-256 over names and pixels, the data half of every cache key."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(f"{pair.name}{pair.degraded.shape}{pair.clean.shape}".encode())
+        digest.update(np.ascontiguousarray(pair.degraded).tobytes())
+        digest.update(np.ascontiguousarray(pair.clean).tobytes())
+    return digest.hexdigest()

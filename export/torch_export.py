@@ -1,0 +1,229 @@
+"""A torch module to ONNX with dynamic batch, height and width, checked against torch on real images."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from kdguard.export.checkpoint import load_state_dict
+from kdguard.export.errors import GateFailedError, UserError
+from kdguard.export.files import check_writable
+from kdguard.export.image_pairs import ImagePair
+from kdguard.export.image_tensor import image_to_tensor
+from kdguard.export.model_card import ModelCard, write_card
+from kdguard.export.onnx_files import save_onnx
+from kdguard.export.tasks import get_task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MIN_OPSET = 18
+AXIS_NAMES = ("batch", "height", "width")
+PARITY_TOLERANCE = 1e-3
+"""Largest difference between torch and onnxruntime that passes, as a share of the value range."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What came of an export: the card and the worst difference to torch on real images."""
+
+    card: ModelCard
+    opset: int
+    images: int
+    max_abs_error: float
+
+
+def resolve_factory(source: str, search_path: Path | None = None) -> nn.Module:
+    """Import `package.module:factory` and call it.
+
+    Args:
+        search_path: folder put first on the module search path while importing.
+
+    Raises:
+        UserError: malformed, cannot be imported, missing attribute, or the result is no torch module.
+    """
+    from torch import nn
+
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", source):
+        raise UserError(f"source {source!r} is not of the form package.module:factory")
+    module_name, factory_name = source.split(":")
+    folder = str((search_path or Path.cwd()).resolve())
+    sys.path.insert(0, folder)
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"cannot import {module_name!r} from {folder} or the environment: {error}") from error
+    finally:
+        sys.path.remove(folder)
+    factory = getattr(module, factory_name, None)
+    if not callable(factory):
+        raise UserError(f"{module_name!r} has no callable {factory_name!r}")
+    model = factory()
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{source} returned {type(model).__name__}, not a torch.nn.Module")
+    return model.eval()
+
+
+def _load_weights(model: nn.Module, weights: Path) -> None:
+    try:
+        model.load_state_dict(load_state_dict(weights))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{weights}: does not fit the model: {reason[:300]}") from error
+
+
+def sample_images(task: str, channels: int) -> list[ImagePair]:
+    """Photographs from scikit-image, degraded as the task says, for parity without user data.
+
+    Uniform noise is no substitute: some published networks explode on it in every runtime.
+    """
+    from skimage import data
+
+    pairs = []
+    for index, (name, size) in enumerate((("astronaut", (96, 128)), ("coffee", (80, 64)))):
+        clean = getattr(data, name)()[100 : 100 + size[0], 100 : 100 + size[1]].astype(np.float32) / 255
+        if channels == 1:
+            clean = clean.mean(axis=-1, keepdims=True)
+        try:
+            degraded = get_task(task).degrade(clean, np.random.default_rng(index))
+        except UserError:
+            degraded = clean
+        pairs.append(ImagePair(name, degraded, clean))
+    return pairs
+
+
+def _trace(model: nn.Module, card: ModelCard, example: np.ndarray, opset: int) -> onnx.ModelProto:
+    """Run torch's exporter with every axis but the channels dynamic."""
+    import torch
+
+    dynamic = torch.export.Dim.DYNAMIC
+    axes = (0, 1, 2) if card.layout == "NHWC" else (0, 2, 3)
+    # The exporter warns about every torchvision op it cannot register when torchvision is absent.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    # A batch of one would be specialised into the graph.
+    batch = torch.from_numpy(np.concatenate([example, example]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its own internals
+        program = torch.onnx.export(
+            model,
+            (batch,),
+            dynamo=True,
+            opset_version=opset,
+            input_names=[card.input_name],
+            output_names=[card.output_name],
+            dynamic_shapes=({axis: dynamic for axis in axes},),
+            verbose=False,
+        )
+    assert program is not None
+    exported = program.model_proto
+    _name_dimensions(exported, axes)
+    _drop_stack_traces(exported)
+    return exported
+
+
+def _name_dimensions(model: onnx.ModelProto, axes: tuple[int, ...]) -> None:
+    """Give the exporter's symbols (s77, 2*s53) names that a person reads."""
+    dimensions = model.graph.input[0].type.tensor_type.shape.dim
+    names = {dimensions[axis].dim_param: name for axis, name in zip(axes, AXIS_NAMES, strict=True)}
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.HasField("dim_param"):
+                dimension.dim_param = re.sub(
+                    r"\b[a-z]\d+\b", lambda m: names.get(m[0], m[0]), dimension.dim_param
+                )
+
+
+def _drop_stack_traces(model: onnx.ModelProto) -> None:
+    """The exporter records source paths and lines of the vendor's machine; those do not ship."""
+    for node in model.graph.node:
+        kept = [entry for entry in node.metadata_props if "stack_trace" not in entry.key]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+
+
+def _measure_parity(
+    model: nn.Module, exported: onnx.ModelProto, card: ModelCard, pairs: list[ImagePair]
+) -> tuple[int, float]:
+    """Scale found, and the worst difference to torch as a share of the value range."""
+    import onnxruntime
+    import torch
+
+    session = onnxruntime.InferenceSession(
+        exported.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    worst, scale = 0.0, 1
+    height_axis = 1 if card.layout == "NHWC" else 2
+    for pair in pairs:
+        tensor = image_to_tensor(pair.degraded, card)
+        with torch.no_grad():
+            expected = model(torch.from_numpy(tensor)).numpy()
+        (actual,) = session.run([card.output_name], {card.input_name: tensor})
+        if actual.shape != expected.shape:
+            raise GateFailedError(
+                f"parity failed on {pair.name!r}: torch gives {expected.shape}, onnxruntime {actual.shape}; "
+                "the model's output size depends on the input in a way the export froze"
+            )
+        scale = actual.shape[height_axis] // tensor.shape[height_axis]
+        worst = max(worst, float(np.abs(actual - expected).max()))
+    low, high = card.value_range
+    return scale, worst / (high - low)
+
+
+def export_teacher(
+    source: str | nn.Module,
+    weights: Path | None,
+    output: Path,
+    *,
+    task: str,
+    pairs: list[ImagePair] | None = None,
+    card: ModelCard | None = None,
+    opset: int = MIN_OPSET,
+    search_path: Path | None = None,
+) -> ExportReport:
+    """Export a teacher and write it only if it agrees with torch on real images.
+
+    Args:
+        source: `package.module:factory`, or a module that is ready to run.
+        weights: safetensors or torch file; None keeps the factory's own weights.
+        output: the .onnx file to write.
+        pairs: real images for the parity check; photographs from scikit-image by default.
+        card: layout, range, channels and size multiple; the scale is measured.
+        opset: 18 or newer.
+
+    Raises:
+        UserError: bad source, weights, task or output.
+        GateFailedError: torch and onnxruntime disagree by more than `PARITY_TOLERANCE`.
+    """
+    get_task(task)
+    check_writable(output)
+    if opset < MIN_OPSET:
+        raise UserError(f"opset {opset} is too old: torch's exporter writes {MIN_OPSET} or newer")
+    model = resolve_factory(source, search_path) if isinstance(source, str) else source.eval()
+    if weights is not None:
+        _load_weights(model, weights)
+    card = card or ModelCard(task=task, input_name="image", output_name="restored")
+    pairs = pairs or sample_images(task, card.channels)
+    try:
+        exported = _trace(model, card, image_to_tensor(pairs[0].degraded, card), opset)
+    except Exception as error:  # torch.onnx raises a family of its own, none of them public
+        reason = next(line for line in str(error).splitlines() if line.strip())
+        raise UserError(f"torch cannot export {source}: {reason.strip()[:300]}") from error
+    scale, worst = _measure_parity(model, exported, card, pairs)
+    if not worst <= PARITY_TOLERANCE:
+        raise GateFailedError(
+            f"parity failed: onnxruntime differs from torch by {worst:.2e} of the value range on real images "
+            f"(limit {PARITY_TOLERANCE:.0e}); nothing was written"
+        )
+    card = card.model_copy(update={"scale": scale})
+    write_card(exported, card)
+    save_onnx(exported, output)
+    return ExportReport(card, opset, len(pairs), worst)
