@@ -1,0 +1,203 @@
+"""The red team: train students from the clean and from the hardened teacher and compare them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import joblib
+import numpy as np
+
+from kdguard.export.errors import UserError
+from kdguard.export.files import sha256_of_file
+from kdguard.export.image_pairs import ImagePair, load_pairs
+from kdguard.export.onnx_files import load_onnx
+from kdguard.export.tasks import get_task
+from kdguard.graph_passes.inventory import hardened_layers
+from kdguard.runtime.progress import progress_bar
+from kdguard.runtime.recipes import get_recipe
+from kdguard.runtime.scoreboard import Row, Scoreboard, summarise
+from kdguard.runtime.session import RestorationSession, resolve_card
+from kdguard.runtime.teacher_cache import TeacherAnswers, query_teacher
+from kdguard.runtime.trial import Source, TrainingOptions, Trial, TrialResult, run_trial
+
+DEFAULT_RECIPES = ("scratch", "output-l1", "fitnets")
+
+
+@dataclass(frozen=True)
+class AttackOptions:
+    """What to try.
+
+    Attributes:
+        recipes: names from `recipes.RECIPES`.
+        seeds: students per recipe and source.
+        tap: tensor the feature recipes read, in both models; the last hardened layer by default.
+        tiles: images the attacker owns, cut from his data at random.
+        tile: their side in pixels of the degraded image.
+        seed: of the cutting.
+    """
+
+    recipes: Sequence[str] = DEFAULT_RECIPES
+    seeds: int = 3
+    tap: str | None = None
+    tiles: int = 64
+    tile: int = 96
+    seed: int = 0
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+
+
+@dataclass(frozen=True)
+class AttackOutcome:
+    """The scoreboard, and the trials behind it with curves and sample images."""
+
+    scoreboard: Scoreboard
+    trials: list[TrialResult]
+
+
+def attack(
+    hardened_path: Path,
+    teacher_path: Path,
+    train_folder: Path,
+    test_folder: Path,
+    options: AttackOptions,
+    *,
+    task: str | None = None,
+    cache: Path | None = None,
+) -> AttackOutcome:
+    """Run every recipe against both models.
+
+    Args:
+        train_folder: the images the attacker owns.
+        test_folder: pairs that nobody trains on; only they are scored.
+        cache: folder for teacher queries; a temporary one by default.
+
+    Raises:
+        UserError: unknown recipe, bad models or data, a tap that is not there.
+    """
+    recipes = [get_recipe(name) for name in options.recipes]
+    if options.seeds < 1:
+        raise UserError(f"--seeds {options.seeds}: at least one seed is needed, three for an interval")
+    teacher, hardened = load_onnx(teacher_path), load_onnx(hardened_path)
+    card = resolve_card(teacher, task, str(teacher_path))
+    tap = _resolve_tap(options, hardened_layers(hardened)) if any(r.taps for r in recipes) else None
+    train = load_pairs(train_folder, get_task(card.task), card.channels, card.scale, options.seed)
+    test = load_pairs(test_folder, get_task(card.task), card.channels, card.scale, options.seed + 1)
+    _refuse_overlap(train, test)
+    tiles = cut_tiles(train, options.tiles, options.tile, card.scale, options.seed)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        tile_paths = _store_tiles(tiles, Path(scratch))
+        answers: dict[Source, TeacherAnswers] = {}
+        if any(recipe.queries for recipe in recipes):
+            paths: dict[Source, Path] = {"clean": teacher_path, "hardened": hardened_path}
+            for (source, path), model in zip(paths.items(), (teacher, hardened), strict=True):
+                session = RestorationSession(model, card, taps=(tap,) if tap else ())
+                answers[source] = query_teacher(
+                    session, sha256_of_file(path), tiles, cache or Path(scratch), f"asking the {source} teacher"
+                )
+        jobs, threads = _share_cores(len(recipes) * options.seeds)
+        trials = [
+            Trial(
+                recipe=recipe.name,
+                source=source,
+                seed=seed,
+                task=card.task,
+                scale=card.scale,
+                options=options.training,
+                tiles=tile_paths,
+                answers=answers.get(source),
+                test=tuple(test),
+                threads=threads,
+            )
+            for seed in range(options.seeds)
+            for recipe in recipes
+            for source in _sources(recipe.queries)
+        ]
+        results = _run(trials, jobs)
+    return AttackOutcome(_scoreboard(results, options, tap), results)
+
+
+def _sources(queries: bool) -> tuple[Source, ...]:
+    return ("clean", "hardened") if queries else ("none",)
+
+
+def _resolve_tap(options: AttackOptions, hardened: Sequence[object]) -> str:
+    if options.tap:
+        return options.tap
+    if not hardened:
+        raise UserError("the hardened model has no hardened layer to tap; name one with --tap")
+    return hardened[-1].layer  # type: ignore[attr-defined,no-any-return]
+
+
+def _refuse_overlap(train: list[ImagePair], test: list[ImagePair]) -> None:
+    """Students scored on images they were trained on would measure memory."""
+    known = {pair.clean.tobytes(): pair.name for pair in train}
+    for pair in test:
+        if pair.clean.tobytes() in known:
+            raise UserError(
+                f"test image {pair.name!r} is also a training image ({known[pair.clean.tobytes()]!r}); keep them apart"
+            )
+
+
+def cut_tiles(pairs: list[ImagePair], count: int, side: int, scale: int, seed: int) -> list[ImagePair]:
+    """Cut `count` square tiles at seeded random places; the side shrinks to the smallest image."""
+    side = min([side, *(s for pair in pairs for s in pair.degraded.shape[:2])])
+    rng = np.random.default_rng([seed, 2])
+    tiles = []
+    for index in range(count):
+        pair = pairs[index % len(pairs)]
+        top, left = (int(rng.integers(s - side + 1)) for s in pair.degraded.shape[:2])
+        low = (slice(top, top + side), slice(left, left + side))
+        high = (slice(top * scale, (top + side) * scale), slice(left * scale, (left + side) * scale))
+        tiles.append(ImagePair(f"{pair.name}#{index}", pair.degraded[low], pair.clean[high]))
+    return tiles
+
+
+def _store_tiles(tiles: list[ImagePair], folder: Path) -> tuple[str, str]:
+    paths = []
+    for kind in ("degraded", "clean"):
+        path = folder / f"{kind}.npy"
+        np.save(path, np.stack([getattr(tile, kind).transpose(2, 0, 1) for tile in tiles]))
+        paths.append(str(path))
+    return paths[0], paths[1]
+
+
+def _share_cores(trials: int) -> tuple[int, int]:
+    """Worker processes and threads in each; two torch processes that share cores crawl."""
+    import torch
+
+    if torch.cuda.is_available():
+        return 1, joblib.cpu_count()
+    jobs = min(joblib.cpu_count(), trials)
+    return jobs, max(1, joblib.cpu_count() // jobs)
+
+
+def _run(trials: list[Trial], jobs: int) -> list[TrialResult]:
+    results: list[TrialResult] = []
+    with progress_bar("training students", len(trials)) as advance:
+        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+        for result in parallel(joblib.delayed(run_trial)(trial) for trial in trials):
+            results.append(result)
+            advance()
+    order = {(t.recipe, t.source, t.seed): index for index, t in enumerate(trials)}
+    return sorted(results, key=lambda r: order[r.recipe, r.source, r.seed])
+
+
+def _scoreboard(results: list[TrialResult], options: AttackOptions, tap: str | None) -> Scoreboard:
+    summary, best = summarise(results)
+    training = options.training
+    return Scoreboard(
+        rows=[
+            Row(recipe=r.recipe, source=r.source, seed=r.seed, psnr=r.psnr, ssim=r.ssim, diverged=r.diverged)
+            for r in results
+        ],
+        summary=summary,
+        best_response=best,
+        seeds=options.seeds,
+        steps=training.steps,
+        student=f"{training.family}, width {training.width}, {training.blocks} blocks",
+        student_parameters=results[0].parameters,
+        tap=tap,
+    )
