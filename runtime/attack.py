@@ -13,9 +13,10 @@ import numpy as np
 from kdguard.export.errors import UserError
 from kdguard.export.files import sha256_of_file
 from kdguard.export.image_pairs import ImagePair, load_pairs
+from kdguard.export.model_card import ModelCard
 from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import get_task
-from kdguard.graph_passes.inventory import hardened_layers
+from kdguard.graph_passes.inventory import HardenedLayer, hardened_layers
 from kdguard.runtime.progress import progress_bar
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.scoreboard import Row, Scoreboard, summarise
@@ -59,8 +60,8 @@ class AttackOutcome:
 def attack(
     hardened_path: Path,
     teacher_path: Path,
-    train_folder: Path,
-    test_folder: Path,
+    data: Path,
+    test_data: Path | None,
     options: AttackOptions,
     *,
     task: str | None = None,
@@ -69,8 +70,9 @@ def attack(
     """Run every recipe against both models.
 
     Args:
-        train_folder: the images the attacker owns.
-        test_folder: pairs that nobody trains on; only they are scored.
+        data: the images the attacker owns.
+        test_data: pairs that nobody trains on; only they are scored. None keeps every fourth image
+            of `data` from training and scores on those.
         cache: folder for teacher queries; a temporary one by default.
 
     Raises:
@@ -82,9 +84,7 @@ def attack(
     teacher, hardened = load_onnx(teacher_path), load_onnx(hardened_path)
     card = resolve_card(teacher, task, str(teacher_path))
     tap = _resolve_tap(options, hardened_layers(hardened)) if any(r.taps for r in recipes) else None
-    train = load_pairs(train_folder, get_task(card.task), card.channels, card.scale, options.seed)
-    test = load_pairs(test_folder, get_task(card.task), card.channels, card.scale, options.seed + 1)
-    _refuse_overlap(train, test)
+    train, test = _load_images(data, test_data, card, options.seed)
     tiles = cut_tiles(train, options.tiles, options.tile, card.scale, options.seed)
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -110,6 +110,7 @@ def attack(
                 answers=answers.get(source),
                 test=tuple(test),
                 threads=threads,
+                sample=_liveliest(test),
             )
             for seed in range(options.seeds)
             for recipe in recipes
@@ -119,16 +120,37 @@ def attack(
     return AttackOutcome(_scoreboard(results, options, tap), results)
 
 
+def _liveliest(test: Sequence[ImagePair]) -> int:
+    """Index of the test image with the most contrast, the one worth showing."""
+    return int(np.argmax([pair.clean.std() for pair in test]))
+
+
 def _sources(queries: bool) -> tuple[Source, ...]:
     return ("clean", "hardened") if queries else ("none",)
 
 
-def _resolve_tap(options: AttackOptions, hardened: Sequence[object]) -> str:
+def _resolve_tap(options: AttackOptions, hardened: Sequence[HardenedLayer]) -> str:
     if options.tap:
         return options.tap
     if not hardened:
         raise UserError("the hardened model has no hardened layer to tap; name one with --tap")
-    return hardened[-1].layer  # type: ignore[attr-defined,no-any-return]
+    return hardened[-1].layer
+
+
+def _load_images(
+    data: Path, test_data: Path | None, card: ModelCard, seed: int
+) -> tuple[list[ImagePair], list[ImagePair]]:
+    """Images to train on and images to score on, disjoint."""
+    task = get_task(card.task)
+    pairs = load_pairs(data, task, card.channels, card.scale, seed)
+    if test_data is not None:
+        test = load_pairs(test_data, task, card.channels, card.scale, seed + 1)
+        _refuse_overlap(pairs, test)
+        return pairs, test
+    if len(pairs) < 2:
+        raise UserError(f"{data}: one image cannot be both trained and scored on; add images or give --test-data")
+    test = pairs[3::4] or pairs[-1:]
+    return [pair for pair in pairs if all(pair is not kept for kept in test)], test
 
 
 def _refuse_overlap(train: list[ImagePair], test: list[ImagePair]) -> None:

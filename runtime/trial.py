@@ -70,6 +70,7 @@ class TrialResult:
         curve: (step, mean L1 to ground truth on training batches since the last point).
         parameters: of the student.
         sample: the student's restoration of the sample image, [H, W, C].
+        sample_index: which test image that is.
     """
 
     recipe: str
@@ -81,6 +82,7 @@ class TrialResult:
     parameters: int
     curve: list[tuple[int, float]] = field(repr=False)
     sample: Image = field(repr=False)
+    sample_index: int = 0
 
 
 def run_trial(trial: Trial) -> TrialResult:
@@ -196,4 +198,5 @@ def _score(
         parameters=sum(p.numel() for p in student.parameters()),
         curve=curve,
         sample=images[trial.sample],
+        sample_index=trial.sample,
     )

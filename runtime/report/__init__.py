@@ -1,0 +1,1 @@
+"""The report: a verdict that a release manager can act on, and the evidence for it."""

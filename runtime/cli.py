@@ -1,0 +1,60 @@
+"""The command line: one thin module per command, imported only when it runs.
+
+Exit codes: 0 done and gates passed, 1 a gate failed, 2 the input was wrong, 3 this machine lacks
+something. Errors of the user's are one line; ours keep their traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from kdguard.export.errors import UserError
+from kdguard.runtime.commands import attack, export, harden, inspect, run, verify
+
+app = typer.Typer(
+    name="kdguard",
+    help="Harden image-restoration models against knowledge distillation, and measure by how much.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for name, command in (
+    ("export", export.export),
+    ("inspect", inspect.inspect),
+    ("harden", harden.harden),
+    ("verify", verify.verify),
+    ("attack", attack.attack),
+    ("run", run.run),
+):
+    app.command(name)(command)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from importlib.metadata import version
+
+        typer.echo(f"kdguard {version('kdguard')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the `kdguard` script."""
+    try:
+        app()
+    except UserError as error:
+        print(f"kdguard: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

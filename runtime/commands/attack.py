@@ -1,0 +1,80 @@
+"""`kdguard attack`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdguard.runtime.commands import options
+
+
+def _list_recipes(asked: bool) -> None:
+    if not asked:
+        return
+    from rich import print as show
+    from rich.table import Table
+
+    from kdguard.runtime.recipes import RECIPES
+
+    table = Table("recipe", "tier", "source")
+    for recipe in RECIPES.values():
+        table.add_row(recipe.name, recipe.tier, recipe.source)
+    show(table)
+    raise typer.Exit
+
+
+def attack(
+    hardened: Annotated[Path, typer.Argument(help="The hardened model.")],
+    teacher: Annotated[Path, typer.Option("--teacher", help="The clean teacher.")],
+    data: options.Data,
+    test_data: Annotated[
+        Path | None,
+        typer.Option(
+            "--test-data",
+            metavar="DIR",
+            help="Pairs to score on; without it every fourth image of --data is kept from training.",
+        ),
+    ] = None,
+    task: options.Task = None,
+    recipes: Annotated[
+        list[str] | None, typer.Option("--recipes", help="Recipe names, repeated or comma-separated.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Students per recipe and teacher.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps per student.")] = 600,
+    tap: Annotated[
+        str | None, typer.Option(help="Tensor that feature recipes read; the last hardened layer by default.")
+    ] = None,
+    tiles: Annotated[int, typer.Option(min=1, help="Images the attacker owns, cut from the data.")] = 64,
+    seed: options.Seed = 0,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps teacher queries between runs.")] = None,
+    json: options.Json = None,
+    list_recipes: Annotated[
+        bool, typer.Option("--list-recipes", callback=_list_recipes, is_eager=True, help="Show the recipes and stop.")
+    ] = False,
+) -> None:
+    """Distill students from the clean and from the hardened teacher and compare them."""
+    from rich import print as show
+
+    from kdguard.export.files import check_writable, write_json
+    from kdguard.runtime.attack import DEFAULT_RECIPES, AttackOptions
+    from kdguard.runtime.attack import attack as run_attack
+    from kdguard.runtime.tables import scoreboard_table
+    from kdguard.runtime.trial import TrainingOptions
+
+    if json:
+        check_writable(json)
+    names = [name.strip() for entry in recipes or DEFAULT_RECIPES for name in entry.split(",") if name.strip()]
+    attack_options = AttackOptions(
+        recipes=tuple(dict.fromkeys(names)),
+        seeds=seeds,
+        tap=tap,
+        tiles=tiles,
+        seed=seed,
+        training=TrainingOptions(steps=steps),
+    )
+    outcome = run_attack(hardened, teacher, data, test_data, attack_options, task=task, cache=cache)
+    show(scoreboard_table(outcome.scoreboard))
+    if json:
+        write_json(json, outcome.scoreboard.model_dump())

@@ -1,0 +1,75 @@
+"""`kdguard export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdguard.runtime.commands import options
+
+
+def export(
+    source: Annotated[str, typer.Argument(help="package.module:factory that builds the teacher.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
+    task: Annotated[str, typer.Option("--task", help="Restoration task, for the model card.")],
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help=".safetensors, or a torch file of tensors only.")
+    ] = None,
+    data: options.OptionalData = None,
+    opset: Annotated[int, typer.Option(help="ONNX operator set, 18 or newer.")] = 18,
+    channels: Annotated[int, typer.Option(help="Image channels, 1 or 3.")] = 3,
+    layout: Annotated[str, typer.Option(help="NCHW or NHWC.")] = "NCHW",
+    value_range: Annotated[
+        tuple[float, float], typer.Option("--range", help="Black and white at input and output.")
+    ] = (0.0, 1.0),
+    size_multiple: Annotated[int, typer.Option(help="Height and width must be multiples of it.")] = 1,
+    json: options.Json = None,
+) -> None:
+    """Export a torch teacher to ONNX, checked against torch on real images."""
+    from pydantic import ValidationError
+    from rich import print as show
+
+    from kdguard.export.errors import UserError
+    from kdguard.export.files import check_writable, write_json
+    from kdguard.export.image_pairs import load_pairs
+    from kdguard.export.model_card import ModelCard
+    from kdguard.export.tasks import get_task
+    from kdguard.export.torch_export import export_teacher
+
+    if json:
+        check_writable(json)
+    known_task = get_task(task)
+    try:
+        card = ModelCard.model_validate(
+            {
+                "task": task,
+                "input_name": "image",
+                "output_name": "restored",
+                "layout": layout,
+                "channels": channels,
+                "value_range": value_range,
+                "size_multiple": size_multiple,
+            }
+        )
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UserError(f"--{'-'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+    pairs = load_pairs(data, known_task, channels) if data else None
+    report = export_teacher(source, weights, output, task=task, pairs=pairs, card=card, opset=opset)
+    show(
+        f"[green]exported[/] {output}  opset {report.opset}, scale {report.card.scale}, differs from torch by "
+        f"{report.max_abs_error:.1e} on {report.images} real images"
+    )
+    if json:
+        write_json(
+            json,
+            {
+                "output": str(output),
+                "card": report.card.model_dump(),
+                "opset": report.opset,
+                "images": report.images,
+                "max_abs_error": report.max_abs_error,
+            },
+        )

@@ -1,0 +1,70 @@
+"""`kdguard harden`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdguard.runtime.commands import options
+
+
+def harden(
+    model: Annotated[Path, typer.Argument(help="The teacher, an ONNX model.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The hardened .onnx file to write.")],
+    layers: Annotated[
+        list[str] | None,
+        typer.Option("--layers", metavar="GLOB", help="Feature maps to harden, by tensor or node name; repeatable."),
+    ] = None,
+    op_type: Annotated[
+        list[str] | None, typer.Option("--op-type", help="Harden what these operators produce; repeatable.")
+    ] = None,
+    placement: Annotated[
+        options.PlacementOption,
+        typer.Option(help="paired: restored before every reader. in-path: everything downstream sees it."),
+    ] = options.PlacementOption.paired,
+    rank: Annotated[int, typer.Option(help="How many singular values to amplify.")] = 4,
+    gain: Annotated[float, typer.Option(help="Factor on each of them.")] = 10.0,
+    centred: Annotated[bool, typer.Option("--centred", help="Subtract the channel means before the SVD.")] = False,
+    task: options.Task = None,
+    data: options.OptionalData = None,
+    budget_db: options.BudgetDb = 0.1,
+    seed: options.Seed = 0,
+    json: options.Json = None,
+) -> None:
+    """Insert the perturbation and write the hardened model with its manifest."""
+    from pydantic import ValidationError
+    from rich import print as show
+
+    from kdguard.export.errors import UserError
+    from kdguard.export.files import check_writable, write_json
+    from kdguard.graph_passes.op import SvdPerturbAttributes
+    from kdguard.runtime.harden import HardenOptions, manifest_path
+    from kdguard.runtime.harden import harden as harden_file
+
+    if json:
+        check_writable(json)
+    try:
+        attributes = SvdPerturbAttributes(rank=rank, gain=gain, centred=centred)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UserError(f"--{problem['loc'][0]} {problem['input']}: {problem['msg']}") from error
+    manifest = harden_file(
+        model,
+        output,
+        HardenOptions(layers or (), op_type or (), placement.value, attributes, budget_db, seed),
+        task=task,
+        data=data,
+    )
+    for entry in manifest.layers:
+        moved = "" if entry.relative_distortion is None else f", moved by {entry.relative_distortion:.1f} times its norm"
+        show(f"[green]hardened[/] {entry.layer} ({entry.op_type}) {entry.placement}, rank {entry.rank}, gain {entry.gain:g}{moved}")
+    if manifest.fidelity:
+        fidelity = manifest.fidelity
+        show(f"loss {fidelity.delta_psnr_db:.4f} dB on {fidelity.n} images, hardened against clean {fidelity.psnr_between_db:.1f} dB")
+    else:
+        show("[yellow]fidelity not measured[/]: give --data, or run `kdguard verify`")
+    show(f"wrote {output} and {manifest_path(output)}")
+    if json:
+        write_json(json, manifest.model_dump())

@@ -1,0 +1,102 @@
+"""summary.json, and the verdict at the top of the report."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from kdguard.runtime.fidelity import FidelityReport
+from kdguard.runtime.manifest import Manifest
+from kdguard.runtime.scoreboard import Scoreboard, SummaryEntry
+from kdguard.runtime.tables import plus_minus
+
+
+class Verdict(BaseModel):
+    """What to do, first."""
+
+    status: Literal["pass", "fail"] = Field(description="of the fidelity gates, the only thing that can fail a run")
+    headline: str
+    findings: list[str]
+
+
+class Environment(BaseModel):
+    """What made the run."""
+
+    command: str
+    python: str
+    platform: str
+    cores: int
+    packages: dict[str, str]
+
+
+class RunSummary(BaseModel):
+    """Everything a build pipeline may want to read."""
+
+    name: str
+    task: str
+    verdict: Verdict
+    fidelity: FidelityReport
+    attack: Scoreboard
+    manifest: Manifest
+    environment: Environment
+    seconds: float
+
+
+def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest) -> Verdict:
+    """The verdict in plain words; every claim names its tier and its measured figure."""
+    findings = [_fidelity_finding(fidelity)]
+    findings += [_recipe_finding(entry, board.seeds) for entry in board.summary if entry.tier != "control"]
+    if best := board.best_response:
+        findings.append(
+            f"Best response: an attacker who picks his recipe gets {best.clean.psnr:.2f} dB from the clean teacher "
+            f"({best.clean.recipe}) and {best.hardened.psnr:.2f} dB from the hardened one ({best.hardened.recipe}): "
+            f"drop {best.drop_db:.2f} dB."
+        )
+    if all(layer.placement == "paired" for layer in manifest.layers):
+        findings.append(
+            "T1s, not measured in this run: paired nodes leave outputs as they were and are undone by deleting them; "
+            "whoever edits the graph, or uses outputs only, is not slowed down."
+        )
+    if not fidelity.within_budget:
+        return Verdict(status="fail", headline="Do not ship: the hardened model fails the fidelity gate.", findings=findings)
+    return Verdict(status="pass", headline=_headline(board), findings=findings)
+
+
+def _headline(board: Scoreboard) -> str:
+    misled = [e for e in board.summary if e.tier != "control" and _certain(e) and e.drop_db > 0]
+    if not misled:
+        return "Fidelity holds; none of the recipes tried was measurably misled."
+    worst = max(misled, key=lambda entry: entry.drop_db)
+    tail = ""
+    if best := board.best_response:
+        tail = f" the best response loses {best.drop_db:.2f} dB."
+    return f"Fidelity holds. {worst.recipe} ({worst.tier}) loses {worst.drop_db:.2f} dB;{tail}"
+
+
+def _certain(entry: SummaryEntry) -> bool:
+    """Whether the drop's interval excludes zero; one seed gives no interval and no certainty."""
+    return entry.drop_ci95 is not None and abs(entry.drop_db) > entry.drop_ci95
+
+
+def _fidelity_finding(fidelity: FidelityReport) -> str:
+    word = "within" if fidelity.within_budget else "outside"
+    return (
+        f"Teacher: loss {fidelity.delta_psnr_db:.3f} dB on {fidelity.n} test images ({word} the budget of "
+        f"{fidelity.budget_db:g} dB); hardened against clean {fidelity.psnr_between_db:.1f} dB "
+        f"(floor {fidelity.psnr_between_floor_db:.1f} dB)."
+    )
+
+
+def _recipe_finding(entry: SummaryEntry, seeds: int) -> str:
+    drop = plus_minus(entry.drop_db, entry.drop_ci95)
+    if entry.drop_ci95 is None:
+        reading = "one seed, no interval: not conclusive"
+    elif not _certain(entry):
+        reading = "no measurable effect"
+    else:
+        reading = "hardening hurts this student" if entry.drop_db > 0 else "hardening helps this student"
+    return (
+        f"{entry.tier} {entry.recipe}: {entry.clean.psnr:.2f} dB from the clean teacher, {entry.hardened.psnr:.2f} dB "
+        f"from the hardened one; drop {drop} dB over {seeds} seed(s): {reading}."
+    )
