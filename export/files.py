@@ -26,11 +26,9 @@ def check_writable(target: Path) -> None:
     try:
         handle, probe = tempfile.mkstemp(prefix=".kdguard-", dir=target.parent)
     except OSError as error:
-        raise UserError(
-            f"cannot write {target}: {error.strerror}; choose a folder that you may write to"
-        ) from error
+        raise UserError(f"cannot write {target}: {error.strerror}; choose a folder that you may write to") from error
     os.close(handle)
-    os.unlink(probe)
+    Path(probe).unlink()
 
 
 @contextmanager
@@ -49,7 +47,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, target)
+        temporary.replace(target)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     finally:

@@ -35,9 +35,9 @@ def read_image(path: Path, channels: int) -> Image:
     try:
         with PilImage.open(path) as image:
             if image.mode.startswith("I;16") or image.mode == "I":
-                values = np.asarray(image, dtype=np.float32)[..., None] / 65535
+                values = np.asarray(image, dtype=np.float32)[..., None] / np.float32(65535)
                 return np.repeat(values, channels, axis=-1)
-            pixels = np.asarray(image.convert(_MODES[channels]), dtype=np.float32) / 255
+            pixels = np.asarray(image.convert(_MODES[channels]), dtype=np.float32) / np.float32(255)
     except (UnidentifiedImageError, OSError, ValueError, PilImage.DecompressionBombError) as error:
         raise UserError(f"{path}: not a readable image ({error}); remove or replace it") from error
     return pixels if pixels.ndim == 3 else pixels[..., None]

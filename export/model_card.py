@@ -80,11 +80,7 @@ def infer_card(model: onnx.ModelProto, task: str, where: str = "the model") -> M
     get_task(task)
     defaults = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in defaults]
-    images = [
-        value
-        for value in inputs
-        if value.type.tensor_type.elem_type in _FLOATS and len(_dimensions(value)) == 4
-    ]
+    images = [value for value in inputs if value.type.tensor_type.elem_type in _FLOATS and len(_dimensions(value)) == 4]
     if len(images) != 1:
         found = ", ".join(f"{v.name} {_dimensions(v)}" for v in inputs) or "none"
         raise UserError(

@@ -71,7 +71,9 @@ def _check_external_tensor(tensor: onnx.TensorProto, path: Path) -> None:
         offset = int(entries.get("offset", 0))
         length = int(entries.get("length", data.stat().st_size - offset))
     except ValueError as error:
-        raise UserError(f"{where} has an external-data offset or length that is no number; re-save the model") from error
+        raise UserError(
+            f"{where} has an external-data offset or length that is no number; re-save the model"
+        ) from error
     if offset < 0 or length < 0 or offset + length > data.stat().st_size:
         raise UserError(
             f"{where} reaches outside its data file {location!r} ({data.stat().st_size} bytes); the file is "

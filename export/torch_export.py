@@ -7,9 +7,10 @@ import logging
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -42,20 +43,18 @@ class ExportReport:
     max_abs_error: float
 
 
-def resolve_factory(source: str, search_path: Path | None = None) -> nn.Module:
-    """Import `package.module:factory` and call it.
+def import_callable(source: str, search_path: Path | None = None) -> Callable[..., Any]:
+    """Import `package.module:name`.
 
     Args:
         search_path: folder put first on the module search path while importing.
 
     Raises:
-        UserError: malformed, cannot be imported, missing attribute, or the result is no torch module.
+        UserError: malformed, cannot be imported, or no callable of that name.
     """
-    from torch import nn
-
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", source):
-        raise UserError(f"source {source!r} is not of the form package.module:factory")
-    module_name, factory_name = source.split(":")
+        raise UserError(f"{source!r} is not of the form package.module:name")
+    module_name, name = source.split(":")
     folder = str((search_path or Path.cwd()).resolve())
     sys.path.insert(0, folder)
     try:
@@ -64,10 +63,21 @@ def resolve_factory(source: str, search_path: Path | None = None) -> nn.Module:
         raise UserError(f"cannot import {module_name!r} from {folder} or the environment: {error}") from error
     finally:
         sys.path.remove(folder)
-    factory = getattr(module, factory_name, None)
-    if not callable(factory):
-        raise UserError(f"{module_name!r} has no callable {factory_name!r}")
-    model = factory()
+    found = getattr(module, name, None)
+    if not callable(found):
+        raise UserError(f"{module_name!r} has no callable {name!r}")
+    return found
+
+
+def build_module(source: str, search_path: Path | None = None) -> nn.Module:
+    """Call the factory that `source` names, ready for inference.
+
+    Raises:
+        UserError: as `import_callable`, or the result is no torch module.
+    """
+    from torch import nn
+
+    model = import_callable(source, search_path)()
     if not isinstance(model, nn.Module):
         raise UserError(f"{source} returned {type(model).__name__}, not a torch.nn.Module")
     return model.eval()
@@ -120,7 +130,7 @@ def _trace(model: nn.Module, card: ModelCard, example: np.ndarray, opset: int) -
             opset_version=opset,
             input_names=[card.input_name],
             output_names=[card.output_name],
-            dynamic_shapes=({axis: dynamic for axis in axes},),
+            dynamic_shapes=(dict.fromkeys(axes, dynamic),),
             verbose=False,
         )
     assert program is not None
@@ -137,9 +147,7 @@ def _name_dimensions(model: onnx.ModelProto, axes: tuple[int, ...]) -> None:
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.HasField("dim_param"):
-                dimension.dim_param = re.sub(
-                    r"\b[a-z]\d+\b", lambda m: names.get(m[0], m[0]), dimension.dim_param
-                )
+                dimension.dim_param = re.sub(r"\b[a-z]\d+\b", lambda m: names.get(m[0], m[0]), dimension.dim_param)
 
 
 def _drop_stack_traces(model: onnx.ModelProto) -> None:
@@ -157,9 +165,7 @@ def _measure_parity(
     import onnxruntime
     import torch
 
-    session = onnxruntime.InferenceSession(
-        exported.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(exported.SerializeToString(), providers=["CPUExecutionProvider"])
     worst, scale = 0.0, 1
     height_axis = 1 if card.layout == "NHWC" else 2
     for pair in pairs:
@@ -207,7 +213,7 @@ def export_teacher(
     check_writable(output)
     if opset < MIN_OPSET:
         raise UserError(f"opset {opset} is too old: torch's exporter writes {MIN_OPSET} or newer")
-    model = resolve_factory(source, search_path) if isinstance(source, str) else source.eval()
+    model = build_module(source, search_path) if isinstance(source, str) else source.eval()
     if weights is not None:
         _load_weights(model, weights)
     card = card or ModelCard(task=task, input_name="image", output_name="restored")

@@ -12,7 +12,7 @@ import onnx
 from kdguard.export.errors import UserError
 from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB, RESTORE
 
-FLOAT_TYPES = {
+FLOAT_TYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.FLOAT16: "float16",
     onnx.TensorProto.BFLOAT16: "bfloat16",
@@ -65,9 +65,7 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...] | None:
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return None
-    return tuple(
-        dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None) for dim in tensor.shape.dim
-    )
+    return tuple(dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None) for dim in tensor.shape.dim)
 
 
 def infer_value_infos(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
@@ -133,11 +131,7 @@ def select_layers(layers: Sequence[Layer], globs: Sequence[str] = (), op_types: 
         if not any(layer.op_type == op_type for layer in layers):
             known = ", ".join(sorted({layer.op_type for layer in layers})) or "none eligible"
             raise UserError(f"--op-type {op_type!r} produces none of the feature maps; these do: {known}")
-    return [
-        layer
-        for layer in layers
-        if layer.op_type in op_types or any(_matches(layer, glob) for glob in globs)
-    ]
+    return [layer for layer in layers if layer.op_type in op_types or any(_matches(layer, glob) for glob in globs)]
 
 
 def _matches(layer: Layer, glob: str) -> bool:

@@ -34,7 +34,7 @@ class PostconditionError(Exception):
 class GraphPass(ABC):
     """Base of all passes. Call the instance; override the three steps."""
 
-    def requires(self, model: onnx.ModelProto) -> None:
+    def requires(self, model: onnx.ModelProto) -> None:  # noqa: B027  most passes take any model
         """Raise `PreconditionError` where the pass cannot work on this model."""
 
     @abstractmethod
@@ -47,9 +47,9 @@ class GraphPass(ABC):
         By default: a modified model passes the full checker and strict shape inference, unless the
         original failed them too (models with ops that onnx does not know do).
         """
-        if result.modified and (problem := full_check_problem(result.model)):
-            if full_check_problem(original) is None:
-                raise PostconditionError(f"{type(self).__name__} broke the model: {problem}")
+        problem = full_check_problem(result.model) if result.modified else None
+        if problem and full_check_problem(original) is None:
+            raise PostconditionError(f"{type(self).__name__} broke the model: {problem}")
 
     def __call__(self, model: onnx.ModelProto) -> PassResult:
         self.requires(model)

@@ -46,9 +46,7 @@ def _copy_connections(original: onnx.NodeProto, edited: onnx.NodeProto) -> onnx.
     return node
 
 
-def rewire(
-    model: onnx.ModelProto, edit: Edit, initializers: Iterable[onnx.TensorProto] = ()
-) -> onnx.ModelProto:
+def rewire(model: onnx.ModelProto, edit: Edit, initializers: Iterable[onnx.TensorProto] = ()) -> onnx.ModelProto:
     """A copy of `model` with its main graph edited and everything else untouched.
 
     Args:
@@ -61,8 +59,7 @@ def rewire(
     exported = gs.export_onnx(graph, do_type_check=False).graph.node
     originals = iter(model.graph.node)
     nodes = [
-        node if new else _copy_connections(next(originals), node)
-        for node, new in zip(exported, is_new, strict=True)
+        node if new else _copy_connections(next(originals), node) for node, new in zip(exported, is_new, strict=True)
     ]
     assert next(originals, None) is None, "an edit may not remove nodes"
     result = onnx.ModelProto()

@@ -17,11 +17,11 @@ from kdguard.export.model_card import ModelCard
 from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.inventory import HardenedLayer, hardened_layers
-from kdguard.runtime.progress import progress_bar
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.scoreboard import Row, Scoreboard, summarise
 from kdguard.runtime.session import RestorationSession, resolve_card
 from kdguard.runtime.teacher_cache import TeacherAnswers, query_teacher
+from kdguard.runtime.terminal import progress_bar
 from kdguard.runtime.trial import Source, TrainingOptions, Trial, TrialResult, run_trial
 
 DEFAULT_RECIPES = ("scratch", "output-l1", "fitnets")

@@ -140,9 +140,7 @@ def measure_fidelity(
         )
 
     clean_quality, hard_quality = quality("teacher"), quality("hardened")
-    between = float(
-        np.mean([psnr(np.nan_to_num(r.hardened), r.teacher, task, scale, clip=False) for r in restored])
-    )
+    between = float(np.mean([psnr(np.nan_to_num(r.hardened), r.teacher, task, scale, clip=False) for r in restored]))
     floor = clean_quality.psnr + BETWEEN_MARGIN_DB
     delta = clean_quality.psnr - hard_quality.psnr
     report = FidelityReport(

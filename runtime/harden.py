@@ -17,12 +17,12 @@ from kdguard.export.model_card import ModelCard, read_card, write_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Placement
-from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.inventory import HardenedLayer, hardened_layers
+from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.fidelity import FidelityReport, measure_fidelity
 from kdguard.runtime.manifest import Manifest, ManifestLayer
-from kdguard.runtime.progress import progress_bar
 from kdguard.runtime.session import RestorationSession, resolve_card
+from kdguard.runtime.terminal import progress_bar
 
 DISTORTION_IMAGES = 4
 """Feature distortion is an average over at most this many images; it varies little between them."""
@@ -102,9 +102,9 @@ def _fidelity(
     pairs: list[ImagePair],
     budget_db: float,
 ) -> FidelityReport:
-    sessions = [RestorationSession(model, card) for model in (teacher, hardened)]
+    clean, hard = RestorationSession(teacher, card), RestorationSession(hardened, card)
     with progress_bar("fidelity on calibration images", len(pairs)) as advance:
-        report, _ = measure_fidelity(*sessions, pairs, card.task, budget_db, advance)
+        report, _ = measure_fidelity(clean, hard, pairs, card.task, budget_db, advance)
     return report
 
 
@@ -123,7 +123,10 @@ def feature_distortion(
     for pair in pairs[:DISTORTION_IMAGES]:
         clean, perturbed = (session.run(image_to_tensor(pair.degraded, card))[1:] for session in sessions)
         ratios.append(
-            [float(np.linalg.norm(p - c) / max(np.linalg.norm(c), 1e-12)) for c, p in zip(clean, perturbed, strict=True)]
+            [
+                float(np.linalg.norm(p - c)) / max(float(np.linalg.norm(c)), 1e-12)
+                for c, p in zip(clean, perturbed, strict=True)
+            ]
         )
     return dict(zip(layers, np.mean(ratios, axis=0).tolist(), strict=True))
 

@@ -40,7 +40,7 @@ def ssim(image: Image, reference: Image, task: Task, scale: int = 1) -> float:
     from skimage.metrics import structural_similarity
 
     return float(
-        structural_similarity(
+        structural_similarity(  # type: ignore[no-untyped-call]
             _scored_region(np.clip(image, 0, 1), task, scale),
             _scored_region(reference, task, scale),
             gaussian_weights=True,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.image_tensor import Tensor, image_to_tensor, tensor_to_image
@@ -61,13 +62,11 @@ class RestorationSession:
                 f"CUDA was asked for and onnxruntime fell back to {self.provider}; use --provider cpu, or a "
                 "machine with a GPU and the CUDA libraries that onnxruntime-gpu needs"
             )
-        self._input_type = next(
-            _numpy_type(i.type) for i in self._session.get_inputs() if i.name == card.input_name
-        )
+        self._input_type = next(_numpy_type(i.type) for i in self._session.get_inputs() if i.name == card.input_name)
 
     def run(self, tensor: Tensor) -> list[Tensor]:
         """The output and the taps, float32, for an input tensor in the model's own layout and range."""
-        feed = {self.card.input_name: tensor.astype(self._input_type)}
+        feed: dict[str, NDArray[Any]] = {self.card.input_name: tensor.astype(self._input_type)}
         for node_input in self._session.get_inputs():
             if node_input.name in self.card.extra_inputs:
                 shape = [side if isinstance(side, int) else 1 for side in node_input.shape]
@@ -104,7 +103,9 @@ def open_session(
         UserError: unreadable model, no card and no task, task that contradicts the card.
     """
     model = load_onnx(path)
-    return RestorationSession(model, resolve_card(model, task, str(path)), provider=provider, threads=threads, taps=taps)
+    return RestorationSession(
+        model, resolve_card(model, task, str(path)), provider=provider, threads=threads, taps=taps
+    )
 
 
 def resolve_card(model: onnx.ModelProto, task: str | None, where: str = "the model") -> ModelCard:
@@ -146,7 +147,7 @@ def _probe(model: onnx.ModelProto, card: ModelCard, where: str) -> ModelCard:
     """
     session = RestorationSession(model, card, provider="cpu")
     ramp = np.linspace(0, 1, _PROBE_SIZE, dtype=np.float32)
-    image = np.repeat(np.add.outer(ramp, ramp)[..., None] / 2, card.channels, axis=-1)
+    image = np.repeat(np.add.outer(ramp, ramp)[..., None] / 2, card.channels, axis=-1).astype(np.float32)
     problem = ""
     for multiple in _PROBE_MULTIPLES:
         attempt = card.model_copy(update={"size_multiple": multiple})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from kdguard.runtime.fidelity import FidelityReport
-from kdguard.runtime.scoreboard import Group, Scoreboard
+from kdguard.runtime.scoreboard import Scoreboard
 
 
 def fidelity_table(report: FidelityReport) -> Table:
@@ -14,9 +14,10 @@ def fidelity_table(report: FidelityReport) -> Table:
     table = Table(
         title=f"Fidelity {verdict} on {report.n} images ({report.provider})",
         caption=(
-            f"loss {report.delta_psnr_db:.4f} dB (budget {report.budget_db:g}); hardened against clean "
+            f"loss {number(report.delta_psnr_db, 4)} dB (budget {report.budget_db:g}); hardened against clean "
             f"{report.psnr_between_db:.1f} dB (floor {report.psnr_between_floor_db:.1f})"
         ),
+        min_width=60,
     )
     for heading in ("model", "PSNR dB", "SSIM"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
@@ -27,35 +28,37 @@ def fidelity_table(report: FidelityReport) -> Table:
 
 def plus_minus(value: float, half_width: float | None, digits: int = 2) -> str:
     """A mean with its 95 % half width, where there is one."""
-    return f"{value:.{digits}f}" + ("" if half_width is None else f" ± {half_width:.{digits}f}")
+    shown = number(value, digits)
+    return shown if half_width is None else f"{shown} ± {number(half_width, digits)}"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Fixed digits, and no minus before a zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def scoreboard_table(board: Scoreboard) -> Table:
     """One line per recipe; students from the clean teacher against students from the hardened one."""
     best = board.best_response
     table = Table(
-        title=f"Students ({board.student}, {board.student_parameters:,} parameters), {board.seeds} seed(s), PSNR in dB",
+        title=f"Students: PSNR in dB, mean of {board.seeds} seed(s) ± 95 % interval",
         caption=(
             "no distillation recipe ran"
             if best is None
-            else f"best response: {best.clean.recipe} {best.clean.psnr:.2f} from the clean teacher, "
-            f"{best.hardened.recipe} {best.hardened.psnr:.2f} from the hardened one, drop {best.drop_db:.2f} dB"
+            else f"best response: {number(best.clean.psnr)} from clean ({best.clean.recipe}), "
+            f"{number(best.hardened.psnr)} from hardened ({best.hardened.recipe}), drop {number(best.drop_db)} dB"
         ),
     )
-    for heading in ("recipe", "tier", "from clean", "from hardened", "drop", "SSIM drop"):
-        table.add_column(heading, justify="left" if heading in ("recipe", "tier") else "right")
+    for heading in ("recipe", "tier", "clean", "hardened", "drop", "SSIM drop"):
+        table.add_column(heading, justify="left" if heading in ("recipe", "tier") else "right", no_wrap=True)
     for entry in board.summary:
         control = entry.tier == "control"
         table.add_row(
             entry.recipe,
             entry.tier,
-            _quality(entry.clean),
-            "no teacher" if control else _quality(entry.hardened),
+            plus_minus(entry.clean.psnr, entry.clean.ci95),
+            "no teacher" if control else plus_minus(entry.hardened.psnr, entry.hardened.ci95),
             "" if control else plus_minus(entry.drop_db, entry.drop_ci95),
-            "" if control else f"{entry.ssim_drop_pct:.1f} %",
+            "" if control else f"{number(entry.ssim_drop_pct, 1)} %",
         )
     return table
-
-
-def _quality(group: Group) -> str:
-    return f"{plus_minus(group.psnr, group.ci95)} / {group.ssim:.3f}"

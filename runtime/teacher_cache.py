@@ -15,8 +15,8 @@ from numpy.lib.format import open_memmap
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair, hash_pairs
 from kdguard.export.image_tensor import image_to_tensor, tensor_to_image
-from kdguard.runtime.progress import progress_bar
 from kdguard.runtime.session import RestorationSession
+from kdguard.runtime.terminal import progress_bar
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ def _ask(session: RestorationSession, tiles: Sequence[ImagePair], folder: Path, 
     arrays: dict[str, np.ndarray] = {}
     for index, tile in enumerate(tiles):
         output, *taps = session.run(image_to_tensor(tile.degraded, session.card))
-        answer = {
-            "outputs": tensor_to_image(output, session.card, *tile.degraded.shape[:2]).transpose(2, 0, 1)
-        }
+        answer = {"outputs": tensor_to_image(output, session.card, *tile.degraded.shape[:2]).transpose(2, 0, 1)}
         if taps:
             if taps[0].ndim != 4:
                 raise UserError(f"tap {session.taps[0]!r} has shape {list(taps[0].shape)}; recipes compare 4-D maps")

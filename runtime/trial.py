@@ -143,12 +143,9 @@ class _Batches:
             self._patch = max(self._grid, self._patch - self._patch % self._grid)
 
     def draw(self) -> Batch:
-        sides = self._degraded.shape[2:]
+        height, width = self._degraded.shape[2:]
         places = [
-            (
-                int(self._rng.integers(len(self._degraded))),
-                *(int(self._rng.integers((s - self._patch) // self._grid + 1)) * self._grid for s in sides),
-            )
+            (int(self._rng.integers(len(self._degraded))), self._start(height), self._start(width))
             for _ in range(self._options.batch)
         ]
         degraded = self._crops(self._degraded, places)
@@ -157,9 +154,10 @@ class _Batches:
         assert clean is not None
         return Batch(degraded, clean, self._crops(self._outputs, places), self._crops(self._features, places))
 
-    def _crops(
-        self, array: NDArray[np.float32] | None, places: list[tuple[int, int, int]]
-    ) -> torch.Tensor | None:
+    def _start(self, side: int) -> int:
+        return int(self._rng.integers((side - self._patch) // self._grid + 1)) * self._grid
+
+    def _crops(self, array: NDArray[np.float32] | None, places: list[tuple[int, int, int]]) -> torch.Tensor | None:
         """The same crops of an array whose height and width are those of the tiles times a ratio."""
         import torch
 
@@ -174,9 +172,7 @@ class _Batches:
         return torch.from_numpy(np.stack(crops)).to(self._device)
 
 
-def _score(
-    trial: Trial, student: torch.nn.Module, curve: list[tuple[int, float]], device: torch.device
-) -> TrialResult:
+def _score(trial: Trial, student: torch.nn.Module, curve: list[tuple[int, float]], device: torch.device) -> TrialResult:
     import torch
 
     task = get_task(trial.task)

@@ -33,7 +33,7 @@ def photograph(name: str) -> np.ndarray:
 def region(name: str, split: str) -> np.ndarray:
     """The part of one photograph that belongs to one split, [H, W, 3] uint8."""
     image = photograph(name)
-    start, stop = (int(round(share * image.shape[1])) for share in SPLITS[split])
+    start, stop = (round(share * image.shape[1]) for share in SPLITS[split])
     region = image[:, start + (GAP if start else 0) : stop]
     if split == "train":
         return region

@@ -53,17 +53,13 @@ def main() -> None:
     torch.manual_seed(SEED)
     rng = np.random.default_rng(SEED)
     train = [photographs.region(n, "train").astype(np.float32) / 255 for n in photographs.PHOTOGRAPHS]
-    held = [
-        photographs.region(n, "calibration").astype(np.float32) / 255 for n in photographs.PHOTOGRAPHS
-    ]
+    held = [photographs.region(n, "calibration").astype(np.float32) / 255 for n in photographs.PHOTOGRAPHS]
     held_rng = np.random.default_rng(SEED + 1)
     held_pairs = [(get_task("deraining").degrade(image, held_rng), image) for image in held]
 
     model = derain_edsr()
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=1e-3, total_steps=args.steps, pct_start=0.05
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=1e-3, total_steps=args.steps, pct_start=0.05)
     log, started, losses = [], time.time(), []
     for step in range(1, args.steps + 1):
         degraded, clean = batch(train, rng)
@@ -76,8 +72,7 @@ def main() -> None:
         if step % 250 == 0 or step == args.steps:
             with torch.no_grad():
                 errors = [
-                    mse_loss(model(to_tensor(d)[None]).clamp(0, 1)[0], to_tensor(c)).item()
-                    for d, c in held_pairs
+                    mse_loss(model(to_tensor(d)[None]).clamp(0, 1)[0], to_tensor(c)).item() for d, c in held_pairs
                 ]
             entry = {
                 "step": step,

@@ -18,11 +18,7 @@ class SuperResolution(Task):
         height, width = clean.shape[0] // scale, clean.shape[1] // scale
         channels = [
             # Mode F keeps float precision; Pillow's bicubic is antialiased, like imresize.
-            np.asarray(
-                PilImage.fromarray(clean[..., c]).resize(
-                    (width, height), PilImage.Resampling.BICUBIC
-                )
-            )
+            np.asarray(PilImage.fromarray(clean[..., c]).resize((width, height), PilImage.Resampling.BICUBIC))
             for c in range(clean.shape[-1])
         ]
         return np.clip(np.stack(channels, axis=-1), 0, 1).astype(np.float32)

@@ -29,8 +29,8 @@ eigenvalue is suppressed by (lambda_2 / lambda_1)^32768."""
 
 _TINY = "1e-37"
 _SIGNATURE_ATTRIBUTES = (
-    'rank: int = 4, gain: float = 1.0, centred: int = 0, adaptive: float = 0.0, '
-    'modulation: int = 0, pattern: floats = [0.0], coherence: float = 0.0, '
+    "rank: int = 4, gain: float = 1.0, centred: int = 0, adaptive: float = 0.0, "
+    "modulation: int = 0, pattern: floats = [0.0], coherence: float = 0.0, "
     'plugin_namespace: string = ""'
 )
 

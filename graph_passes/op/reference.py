@@ -55,9 +55,7 @@ def svd_perturb(X: Array, attributes: SvdPerturbAttributes, strength: float = 1.
         return Perturbed(moved.reshape(X.shape).astype(X.dtype), U, mean)
 
 
-def svd_restore(
-    Y: Array, U: Array, mean: Array, attributes: SvdPerturbAttributes, strength: float = 1.0
-) -> Array:
+def svd_restore(Y: Array, U: Array, mean: Array, attributes: SvdPerturbAttributes, strength: float = 1.0) -> Array:
     """Undo `svd_perturb`, given the basis and mean that it returned."""
     flat = _flat(Y)
     extra = float(np.clip(strength, 0, 1)) * (attributes.gain - 1)

@@ -13,10 +13,10 @@ from kdguard.runtime.commands import options
 def _list_recipes(asked: bool) -> None:
     if not asked:
         return
-    from rich import print as show
     from rich.table import Table
 
     from kdguard.runtime.recipes import RECIPES
+    from kdguard.runtime.terminal import show
 
     table = Table("recipe", "tier", "source")
     for recipe in RECIPES.values():
@@ -55,12 +55,12 @@ def attack(
     ] = False,
 ) -> None:
     """Distill students from the clean and from the hardened teacher and compare them."""
-    from rich import print as show
 
     from kdguard.export.files import check_writable, write_json
     from kdguard.runtime.attack import DEFAULT_RECIPES, AttackOptions
     from kdguard.runtime.attack import attack as run_attack
     from kdguard.runtime.tables import scoreboard_table
+    from kdguard.runtime.terminal import show
     from kdguard.runtime.trial import TrainingOptions
 
     if json:

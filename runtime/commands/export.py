@@ -29,7 +29,6 @@ def export(
 ) -> None:
     """Export a torch teacher to ONNX, checked against torch on real images."""
     from pydantic import ValidationError
-    from rich import print as show
 
     from kdguard.export.errors import UserError
     from kdguard.export.files import check_writable, write_json
@@ -37,6 +36,7 @@ def export(
     from kdguard.export.model_card import ModelCard
     from kdguard.export.tasks import get_task
     from kdguard.export.torch_export import export_teacher
+    from kdguard.runtime.terminal import say
 
     if json:
         check_writable(json)
@@ -58,8 +58,8 @@ def export(
         raise UserError(f"--{'-'.join(map(str, problem['loc']))}: {problem['msg']}") from error
     pairs = load_pairs(data, known_task, channels) if data else None
     report = export_teacher(source, weights, output, task=task, pairs=pairs, card=card, opset=opset)
-    show(
-        f"[green]exported[/] {output}  opset {report.opset}, scale {report.card.scale}, differs from torch by "
+    say(
+        f"exported {output}: opset {report.opset}, scale {report.card.scale}, differs from torch by "
         f"{report.max_abs_error:.1e} on {report.images} real images"
     )
     if json:

@@ -35,13 +35,14 @@ def harden(
 ) -> None:
     """Insert the perturbation and write the hardened model with its manifest."""
     from pydantic import ValidationError
-    from rich import print as show
 
     from kdguard.export.errors import UserError
     from kdguard.export.files import check_writable, write_json
     from kdguard.graph_passes.op import SvdPerturbAttributes
     from kdguard.runtime.harden import HardenOptions, manifest_path
     from kdguard.runtime.harden import harden as harden_file
+    from kdguard.runtime.tables import number
+    from kdguard.runtime.terminal import say
 
     if json:
         check_writable(json)
@@ -58,13 +59,20 @@ def harden(
         data=data,
     )
     for entry in manifest.layers:
-        moved = "" if entry.relative_distortion is None else f", moved by {entry.relative_distortion:.1f} times its norm"
-        show(f"[green]hardened[/] {entry.layer} ({entry.op_type}) {entry.placement}, rank {entry.rank}, gain {entry.gain:g}{moved}")
+        moved = (
+            "" if entry.relative_distortion is None else f", moved by {entry.relative_distortion:.1f} times its norm"
+        )
+        say(
+            f"hardened {entry.layer} ({entry.op_type}) {entry.placement}, rank {entry.rank}, gain {entry.gain:g}{moved}"
+        )
     if manifest.fidelity:
         fidelity = manifest.fidelity
-        show(f"loss {fidelity.delta_psnr_db:.4f} dB on {fidelity.n} images, hardened against clean {fidelity.psnr_between_db:.1f} dB")
+        say(
+            f"loss {number(fidelity.delta_psnr_db, 4)} dB on {fidelity.n} images, "
+            f"hardened against clean {fidelity.psnr_between_db:.1f} dB"
+        )
     else:
-        show("[yellow]fidelity not measured[/]: give --data, or run `kdguard verify`")
-    show(f"wrote {output} and {manifest_path(output)}")
+        say("fidelity not measured: give --data, or run `kdguard verify`", "yellow")
+    say(f"wrote {output} and {manifest_path(output)}")
     if json:
         write_json(json, manifest.model_dump())

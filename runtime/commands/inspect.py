@@ -17,7 +17,6 @@ def inspect(
     """List the feature maps that can be hardened, and those that are."""
     from dataclasses import asdict
 
-    from rich import print as show
     from rich.table import Table
 
     from kdguard.export.files import check_writable, write_json
@@ -25,6 +24,7 @@ def inspect(
     from kdguard.export.onnx_files import load_onnx
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.graph_passes.layers import find_layers
+    from kdguard.runtime.terminal import say, show
 
     if json:
         check_writable(json)
@@ -40,7 +40,7 @@ def inspect(
         shape = " x ".join("?" if side is None else str(side) for side in layer.shape)
         table.add_row(layer.name, layer.op_type, shape, layer.dtype, str(layer.consumers), mark)
     show(table)
-    show(f"card: {card.model_dump_json()}" if card else "card: none (a foreign model; give --task)")
+    say(f"card: {card.model_dump_json()}" if card else "card: none (a foreign model; give --task)")
     if json:
         write_json(
             json,

@@ -37,8 +37,6 @@ OptionalData = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="Folder with clean/ and degraded/, equal file names."),
 ]
-BudgetDb = Annotated[
-    float, typer.Option("--budget-db", min=0, help="PSNR that the hardened model may lose, in dB.")
-]
+BudgetDb = Annotated[float, typer.Option("--budget-db", min=0, help="PSNR that the hardened model may lose, in dB.")]
 Provider = Annotated[ProviderOption, typer.Option("--provider", help="Where onnxruntime runs.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]

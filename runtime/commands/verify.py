@@ -21,7 +21,6 @@ def verify(
     json: options.Json = None,
 ) -> None:
     """Check that the hardened model still does the teacher's job. Exits with 1 where it does not."""
-    from rich import print as show
 
     from kdguard.export.errors import GateFailedError
     from kdguard.export.files import check_writable, write_json
@@ -29,18 +28,18 @@ def verify(
     from kdguard.export.onnx_files import load_onnx
     from kdguard.export.tasks import get_task
     from kdguard.runtime.fidelity import measure_fidelity
-    from kdguard.runtime.progress import progress_bar
     from kdguard.runtime.session import RestorationSession, resolve_card
     from kdguard.runtime.tables import fidelity_table
+    from kdguard.runtime.terminal import progress_bar, show
 
     if json:
         check_writable(json)
     models = load_onnx(teacher), load_onnx(hardened)
     card = resolve_card(models[0], task, str(teacher))
     pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, seed)
-    sessions = [RestorationSession(model, card, provider=provider.value) for model in models]
+    clean, hard = (RestorationSession(model, card, provider=provider.value) for model in models)
     with progress_bar("comparing", len(pairs)) as advance:
-        report, _ = measure_fidelity(*sessions, pairs, card.task, budget_db, advance)
+        report, _ = measure_fidelity(clean, hard, pairs, card.task, budget_db, advance)
     show(fidelity_table(report))
     if json:
         write_json(json, report.model_dump())

@@ -32,8 +32,6 @@ class FitNets(Recipe):
         assert adaptor is not None
         matched = adaptor(features)
         if matched.shape[-2:] != batch.teacher_features.shape[-2:]:
-            matched = interpolate(
-                matched, size=batch.teacher_features.shape[-2:], mode="bilinear", align_corners=False
-            )
+            matched = interpolate(matched, size=batch.teacher_features.shape[-2:], mode="bilinear", align_corners=False)
         output_term = (output - batch.teacher_output).abs().mean()
         return output_term + FEATURE_WEIGHT * mse_loss(matched, batch.teacher_features)

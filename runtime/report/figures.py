@@ -14,12 +14,12 @@ from PIL import Image as PilImage
 from kdguard.export.tasks import Image
 from kdguard.runtime.fidelity import RestoredImage
 from kdguard.runtime.metrics import radial_power_spectrum
-from kdguard.runtime.scoreboard import Scoreboard, SummaryEntry
+from kdguard.runtime.scoreboard import Group, Scoreboard, SummaryEntry
 from kdguard.runtime.trial import TrialResult
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
-from matplotlib.figure import Figure  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 COLOURS = {"none": "#6b7280", "clean": "#2563eb", "hardened": "#dc2626"}
 _LABELS = {"none": "no teacher", "clean": "from clean", "hardened": "from hardened"}
@@ -68,9 +68,7 @@ def scoreboard_plot(board: Scoreboard) -> str:
             y = position + offset
             dots = [row.psnr for row in board.rows if (row.recipe, row.source) == (entry.recipe, source)]
             axes.scatter(dots, [y] * len(dots), s=16, color=COLOURS[source], alpha=0.35, linewidths=0)
-            axes.errorbar(
-                group.psnr, y, xerr=group.ci95, fmt="o", ms=7, capsize=4, lw=1.6, color=COLOURS[source]
-            )
+            axes.errorbar(group.psnr, y, xerr=group.ci95, fmt="o", ms=7, capsize=4, lw=1.6, color=COLOURS[source])
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel("PSNR of the student on test images, dB (mean and 95 % interval; faint dots: single seeds)")
@@ -80,7 +78,7 @@ def scoreboard_plot(board: Scoreboard) -> str:
     return _svg(figure)
 
 
-def _sides(entry: SummaryEntry) -> list[tuple[str, object, float]]:
+def _sides(entry: SummaryEntry) -> list[tuple[str, Group, float]]:
     if entry.tier == "control":
         return [("none", entry.clean, 0.0)]
     return [("clean", entry.clean, -0.14), ("hardened", entry.hardened, 0.14)]
@@ -89,9 +87,7 @@ def _sides(entry: SummaryEntry) -> list[tuple[str, object, float]]:
 def curves_plot(trials: Sequence[TrialResult]) -> str:
     """Training curves: distance to ground truth on training batches, one panel per recipe."""
     names = list(dict.fromkeys(trial.recipe for trial in trials))
-    figure, panels = plt.subplots(
-        1, len(names), figsize=(1.2 + 3.1 * len(names), 3), sharey=True, squeeze=False
-    )
+    figure, panels = plt.subplots(1, len(names), figsize=(1.2 + 3.1 * len(names), 3), sharey=True, squeeze=False)
     for axes, name in zip(panels[0], names, strict=True):
         for trial in trials:
             if trial.recipe == name:
@@ -137,7 +133,12 @@ def singular_values_plot(clean: NDArray[np.float32], hardened: NDArray[np.float3
     for features, source, label in ((clean, "clean", "before"), (hardened, "hardened", "after")):
         values = np.linalg.svd(features.reshape(len(features), -1).astype(np.float64), compute_uv=False)
         axes.semilogy(
-            range(1, len(values) + 1), np.maximum(values, SPECTRUM_FLOOR), "o-", ms=4, color=COLOURS[source], label=label
+            range(1, len(values) + 1),
+            np.maximum(values, SPECTRUM_FLOOR),
+            "o-",
+            ms=4,
+            color=COLOURS[source],
+            label=label,
         )
     axes.set_xlabel("singular value, largest first")
     axes.set_ylabel("size")

@@ -8,8 +8,9 @@ from pydantic import BaseModel, Field
 
 from kdguard.runtime.fidelity import FidelityReport
 from kdguard.runtime.manifest import Manifest
+from kdguard.runtime.report.environment import Environment
 from kdguard.runtime.scoreboard import Scoreboard, SummaryEntry
-from kdguard.runtime.tables import plus_minus
+from kdguard.runtime.tables import number, plus_minus
 
 
 class Verdict(BaseModel):
@@ -18,16 +19,6 @@ class Verdict(BaseModel):
     status: Literal["pass", "fail"] = Field(description="of the fidelity gates, the only thing that can fail a run")
     headline: str
     findings: list[str]
-
-
-class Environment(BaseModel):
-    """What made the run."""
-
-    command: str
-    python: str
-    platform: str
-    cores: int
-    packages: dict[str, str]
 
 
 class RunSummary(BaseModel):
@@ -51,7 +42,7 @@ def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest) ->
         findings.append(
             f"Best response: an attacker who picks his recipe gets {best.clean.psnr:.2f} dB from the clean teacher "
             f"({best.clean.recipe}) and {best.hardened.psnr:.2f} dB from the hardened one ({best.hardened.recipe}): "
-            f"drop {best.drop_db:.2f} dB."
+            f"drop {number(best.drop_db)} dB."
         )
     if all(layer.placement == "paired" for layer in manifest.layers):
         findings.append(
@@ -59,7 +50,9 @@ def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest) ->
             "whoever edits the graph, or uses outputs only, is not slowed down."
         )
     if not fidelity.within_budget:
-        return Verdict(status="fail", headline="Do not ship: the hardened model fails the fidelity gate.", findings=findings)
+        return Verdict(
+            status="fail", headline="Do not ship: the hardened model fails the fidelity gate.", findings=findings
+        )
     return Verdict(status="pass", headline=_headline(board), findings=findings)
 
 
@@ -70,7 +63,7 @@ def _headline(board: Scoreboard) -> str:
     worst = max(misled, key=lambda entry: entry.drop_db)
     tail = ""
     if best := board.best_response:
-        tail = f" the best response loses {best.drop_db:.2f} dB."
+        tail = f" the best response loses {number(best.drop_db)} dB."
     return f"Fidelity holds. {worst.recipe} ({worst.tier}) loses {worst.drop_db:.2f} dB;{tail}"
 
 
@@ -82,7 +75,7 @@ def _certain(entry: SummaryEntry) -> bool:
 def _fidelity_finding(fidelity: FidelityReport) -> str:
     word = "within" if fidelity.within_budget else "outside"
     return (
-        f"Teacher: loss {fidelity.delta_psnr_db:.3f} dB on {fidelity.n} test images ({word} the budget of "
+        f"Teacher: loss {number(fidelity.delta_psnr_db, 3)} dB on {fidelity.n} test images ({word} the budget of "
         f"{fidelity.budget_db:g} dB); hardened against clean {fidelity.psnr_between_db:.1f} dB "
         f"(floor {fidelity.psnr_between_floor_db:.1f} dB)."
     )

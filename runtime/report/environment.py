@@ -1,0 +1,41 @@
+"""What made a run: command, machine and package versions."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import joblib
+from pydantic import BaseModel
+
+PACKAGES = ("kdguard", "torch", "onnx", "onnxruntime-gpu", "onnx-graphsurgeon", "polygraphy", "numpy", "scikit-image")
+
+
+class Environment(BaseModel):
+    """Enough to make the run again."""
+
+    command: str
+    python: str
+    platform: str
+    cores: int
+    packages: dict[str, str]
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def current_environment() -> Environment:
+    """This process."""
+    return Environment(
+        command=shlex.join(["kdguard", *sys.argv[1:]]),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cores=joblib.cpu_count(),
+        packages={package: _installed(package) for package in PACKAGES},
+    )
