@@ -121,8 +121,8 @@ def attack(
 
 
 def _liveliest(test: Sequence[ImagePair]) -> int:
-    """Index of the test image with the most contrast, the one worth showing."""
-    return int(np.argmax([pair.clean.std() for pair in test]))
+    """Index of the test image with the most contrast and colour, the one worth showing."""
+    return int(np.argmax([pair.clean.std() + 2 * pair.clean.std(axis=-1).mean() for pair in test]))
 
 
 def _sources(queries: bool) -> tuple[Source, ...]:

@@ -1,0 +1,60 @@
+"""The card travels in the file; foreign models are read as far as their inputs tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from kdguard.export.errors import UserError
+from kdguard.export.model_card import CARD_KEY, ModelCard, infer_card, read_card, write_card
+from kdguard.export.onnx_files import load_onnx
+from tests.conftest import make_conv_net, make_model
+
+
+def test_card_survives_the_file(conv_net_file: Path, card: ModelCard) -> None:
+    assert read_card(load_onnx(conv_net_file)) == card
+
+
+def test_writing_twice_keeps_one_and_other_metadata(card: ModelCard) -> None:
+    model = make_conv_net()
+    model.metadata_props.add(key="author", value="someone")
+    write_card(model, card)
+    changed = card.model_copy(update={"scale": 4, "value_range": (-1.0, 1.0), "extra_inputs": {"sigma": [0.1]}})
+    write_card(model, changed)
+    assert read_card(model) == changed
+    assert [entry.key for entry in model.metadata_props] == ["author", CARD_KEY]
+
+
+def test_malformed_card_is_refused() -> None:
+    model = make_conv_net()
+    model.metadata_props.add(key=CARD_KEY, value='{"task": "deraining", "scale": 0}')
+    with pytest.raises(UserError, match="malformed"):
+        read_card(model)
+
+
+def test_infer_layouts_and_channels() -> None:
+    assert infer_card(make_conv_net(), "deraining").layout == "NCHW"
+    relu = [helper.make_node("Relu", ["image"], ["restored"])]
+    nhwc = infer_card(make_model(relu, {}, shape=("n", "h", "w", 3)), "dehazing")
+    assert (nhwc.layout, nhwc.channels) == ("NHWC", 3)
+    grey = infer_card(make_model(relu, {}, shape=("n", 1, "h", "w")), "denoising")
+    assert (grey.layout, grey.channels) == ("NCHW", 1)
+
+
+def test_no_image_input() -> None:
+    relu = [helper.make_node("Relu", ["image"], ["restored"])]
+    with pytest.raises(UserError, match="exactly one 4-D"):
+        infer_card(make_model(relu, {}, shape=("n", 10)), "deraining")
+
+
+def test_further_inputs_need_default_values() -> None:
+    model = make_conv_net()
+    model.graph.input.append(helper.make_tensor_value_info("sigma", TensorProto.FLOAT, [1]))
+    with pytest.raises(UserError, match="sigma"):
+        infer_card(model, "denoising")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, np.float32), "sigma"))
+    assert infer_card(model, "denoising").input_name == "image"

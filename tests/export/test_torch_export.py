@@ -1,0 +1,111 @@
+"""Export: dynamic sizes, parity on photographs, the card inside, nothing private in the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from kdguard.export.errors import GateFailedError, UserError
+from kdguard.export.model_card import read_card
+from kdguard.export.onnx_files import default_opset, load_onnx
+from kdguard.export.torch_export import build_module, export_teacher, import_callable, sample_images
+from tests.conftest import QUICKSTART, run_onnx
+
+
+class Upscaler(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3, padding=1)
+        self.shuffle = nn.PixelShuffle(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shuffle(self.conv(x))
+
+
+class NotANetwork:
+    pass
+
+
+class FrozenSize(nn.Module):
+    """Adds a constant of one size: cannot be exported with dynamic height and width."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.ones(1, 3, 96, 128)
+
+
+def test_quickstart_teacher(quickstart_teacher: Path) -> None:
+    model = load_onnx(quickstart_teacher)
+    card = read_card(model)
+    assert card is not None
+    assert (card.task, card.layout, card.scale, card.value_range) == ("deraining", "NCHW", 1, (0.0, 1.0))
+    assert default_opset(model) >= 18
+    assert [d.dim_param for d in model.graph.input[0].type.tensor_type.shape.dim] == ["batch", "", "height", "width"]
+
+    teacher = build_module("teacher:derain_edsr", QUICKSTART)
+    teacher.load_state_dict(load_file(QUICKSTART / "teacher.safetensors"))
+    for batch, height, width in ((1, 40, 56), (3, 33, 31)):
+        pair = sample_images("deraining", 3)[0].degraded[:height, :width].transpose(2, 0, 1)
+        x = np.repeat(pair[None], batch, axis=0).copy()
+        with torch.no_grad():
+            expected = teacher(torch.from_numpy(x)).numpy()
+        np.testing.assert_allclose(run_onnx(model, image=x)[0], expected, atol=1e-5)
+
+
+def test_file_holds_no_source_paths(quickstart_teacher: Path) -> None:
+    content = quickstart_teacher.read_bytes()
+    assert b"stack_trace" not in content
+    assert str(QUICKSTART).encode() not in content
+    assert b"site-packages" not in content
+
+
+def test_scale_is_measured(tmp_path: Path) -> None:
+    report = export_teacher(Upscaler(), None, tmp_path / "up.onnx", task="super-resolution")
+    assert report.card.scale == 2
+    assert report.max_abs_error < 1e-4
+
+
+def test_disagreement_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdguard.export.torch_export.PARITY_TOLERANCE", 0.0)
+    monkeypatch.setattr("kdguard.export.torch_export._measure_parity", lambda *_: (1, 1e-6))
+    with pytest.raises(GateFailedError, match="parity failed"):
+        export_teacher(Upscaler(), None, tmp_path / "up.onnx", task="super-resolution")
+    assert not list(tmp_path.iterdir())
+
+
+def test_model_that_cannot_be_dynamic(tmp_path: Path) -> None:
+    with pytest.raises((UserError, GateFailedError)) as caught:
+        export_teacher(FrozenSize(), None, tmp_path / "x.onnx", task="deraining")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("no colon", "not of the form"),
+        ("absent_module_of_ours:f", "cannot import"),
+        ("math:absent", "no callable"),
+        ("tests.export.test_torch_export:NotANetwork", "not a torch.nn.Module"),
+    ],
+)
+def test_bad_sources(tmp_path: Path, source: str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        export_teacher(source, None, tmp_path / "x.onnx", task="deraining")
+
+
+def test_weights_of_another_model(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not fit the model"):
+        export_teacher(Upscaler(), QUICKSTART / "teacher.safetensors", tmp_path / "x.onnx", task="super-resolution")
+
+
+def test_imports_are_looked_up_beside_the_given_folder_only_while_importing(tmp_path: Path) -> None:
+    (tmp_path / "fresh_module_for_test.py").write_text("def f():\n    return 7\n")
+    assert import_callable("fresh_module_for_test:f", tmp_path)() == 7
+    import sys
+
+    assert str(tmp_path.resolve()) not in sys.path
