@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -83,7 +83,18 @@ def infer_value_infos(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
         inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
     except onnx.shape_inference.InferenceError:
         inferred = skeleton
+    # Inference numbers its own symbols anew in every run. Written into a file they would tie maps of
+    # different runs together, and onnxruntime trusts equal symbols to mean equal sizes.
+    declared = _symbols((*model.graph.input, *model.graph.output, *model.graph.value_info))
+    for value in inferred.graph.value_info:
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param and dimension.dim_param not in declared:
+                dimension.ClearField("dim_param")
     return {value.name: value for value in inferred.graph.value_info}
+
+
+def _symbols(values: Iterable[onnx.ValueInfoProto]) -> set[str]:
+    return {dim.dim_param for value in values for dim in value.type.tensor_type.shape.dim}
 
 
 def find_layers(model: onnx.ModelProto) -> list[Layer]:
