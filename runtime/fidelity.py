@@ -81,7 +81,8 @@ def compare_outputs(teacher: list[Image], hardened: list[Image]) -> tuple[bool, 
     def results(images: list[Image], name: str) -> list[IterationResult]:
         return [IterationResult(OrderedDict(restored=image), runner_name=name) for image in images]
 
-    with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
+    # Polygraphy also computes statistics of outputs that hold infinities, with warnings.
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL), np.errstate(invalid="ignore"):
         run = RunResults([("teacher", results(teacher, "teacher")), ("hardened", results(hardened, "hardened"))])
         if not Comparator.validate(run, check_inf=True, check_nan=True):
             return False, float("inf")

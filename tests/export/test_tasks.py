@@ -42,7 +42,9 @@ def test_noise_has_sigma_25() -> None:
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_bicubic_keeps_flat_images_and_shrinks(scale: int) -> None:
-    small = get_task("super-resolution").degrade(np.full((24, 36, 3), 0.25, np.float32), np.random.default_rng(0), scale)
+    small = get_task("super-resolution").degrade(
+        np.full((24, 36, 3), 0.25, np.float32), np.random.default_rng(0), scale
+    )
     assert small.shape == (24 // scale, 36 // scale, 3)
     np.testing.assert_allclose(small, 0.25, atol=1e-6)
     assert get_task("super-resolution").border(scale) == scale

@@ -89,7 +89,11 @@ def test_a_second_run_may_add_layers() -> None:
 
 @pytest.mark.parametrize(
     ("attributes", "placement"),
-    [(SvdPerturbAttributes(rank=2, gain=11.0), "paired"), (SvdPerturbAttributes(rank=3, gain=10.0), "paired"), (GAIN, "in-path")],
+    [
+        (SvdPerturbAttributes(rank=2, gain=11.0), "paired"),
+        (SvdPerturbAttributes(rank=3, gain=10.0), "paired"),
+        (GAIN, "in-path"),
+    ],
 )
 def test_other_parameters_on_a_hardened_layer_are_refused(attributes: SvdPerturbAttributes, placement: str) -> None:
     once = InsertSvdPerturb(["b"], GAIN)(make_conv_net()).model

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.graph_passes.op import reference
+from kdguard.graph_passes.op import SvdPerturbAttributes, reference
 from tests.conftest import run_onnx
 from tests.graph_passes.op.op_models import map_with_spectrum, op_model
 

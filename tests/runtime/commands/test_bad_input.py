@@ -1,0 +1,176 @@
+"""Bad input: one clear line, the right exit code, nothing half-written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import helper
+from PIL import Image as PilImage
+
+from tests.conftest import QUICKSTART, make_conv_net, make_model, photograph
+from tests.runtime.commands.command_line import CommandLine
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def flat_input() -> bytes:
+    nodes = [helper.make_node("Relu", ["image"], ["restored"])]
+    return make_model(nodes, {}, shape=("n", 10)).SerializeToString()
+
+
+def outside_data() -> bytes:
+    model = make_conv_net()
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="../../etc/passwd")
+    return model.SerializeToString()
+
+
+BAD_MODELS = {
+    "missing": (None, "no such file"),
+    "text": (b"just some words\n", "not an ONNX file"),
+    "truncated": (make_conv_net().SerializeToString()[:1000], "truncated"),
+    "external data outside": (outside_data(), "outside the model's folder"),
+    "no image input": (flat_input(), "exactly one 4-D"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_MODELS)
+@pytest.mark.parametrize("command", ["harden", "verify", "attack"])
+def test_bad_models(kdguard: CommandLine, tmp_path: Path, pairs_folder: Path, name: str, command: str) -> None:
+    content, reason = BAD_MODELS[name]
+    model = tmp_path / "model.onnx"
+    if content is not None:
+        model.write_bytes(content)
+    common = ["--data", pairs_folder, "--task", "deraining"]
+    arguments = {
+        "harden": [model, "-o", tmp_path / "h.onnx", "--layers", "*", *common],
+        "verify": [model, model, *common],
+        "attack": [model, "--teacher", model, *common],
+    }[command]
+    before = listing(tmp_path)
+    line = kdguard.refuses(command, *arguments)
+    assert reason in line
+    assert str(model) in line
+    assert listing(tmp_path) == before
+
+
+def test_glob_that_matches_nothing(kdguard: CommandLine, conv_net_file: Path, tmp_path: Path) -> None:
+    before = listing(tmp_path)
+    line = kdguard.refuses("harden", conv_net_file, "-o", tmp_path / "h.onnx", "--layers", "encoder.*")
+    assert "'encoder.*' matches none of the 5 feature maps (a, b, c, d, tail)" in line
+    assert listing(tmp_path) == before
+
+
+def test_unequal_sizes_and_empty_folder(
+    kdguard: CommandLine, conv_net_file: Path, pairs_folder: Path, tmp_path: Path
+) -> None:
+    PilImage.fromarray(photograph(30)).save(pairs_folder / "degraded" / "p1.png")
+    line = kdguard.refuses("verify", conv_net_file, conv_net_file, "--data", pairs_folder)
+    assert "'p1.png' is 30x30 in degraded/ and 48x48 in clean/" in line
+    (tmp_path / "empty").mkdir()
+    assert "no clean/ folder" in kdguard.refuses("verify", conv_net_file, conv_net_file, "--data", tmp_path / "empty")
+    (tmp_path / "empty" / "clean").mkdir()
+    assert "no images" in kdguard.refuses("verify", conv_net_file, conv_net_file, "--data", tmp_path / "empty")
+
+
+@pytest.mark.parametrize("target", ["/proc/h.onnx", "absent/h.onnx", "file/h.onnx", "."])
+def test_unwritable_output(kdguard: CommandLine, conv_net_file: Path, tmp_path: Path, target: str) -> None:
+    (tmp_path / "file").touch()
+    before = listing(tmp_path)
+    assert "cannot write" in kdguard.refuses("harden", conv_net_file, "-o", tmp_path / target, "--layers", "b")
+    assert "cannot write" in kdguard.refuses("inspect", conv_net_file, "--json", tmp_path / target)
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--rank", "0"], "--rank 0"),
+        (["--rank", "99"], "--rank 99"),
+        (["--gain", "-1"], "--gain -1"),
+        (["--gain", "nan"], "--gain nan"),
+        (["--task", "derain"], "derain"),
+    ],
+)
+def test_bad_options(
+    kdguard: CommandLine, conv_net_file: Path, tmp_path: Path, arguments: list[str], reason: str
+) -> None:
+    assert reason in kdguard.refuses("harden", conv_net_file, "-o", tmp_path / "h.onnx", "--layers", "b", *arguments)
+    assert not (tmp_path / "h.onnx").exists()
+
+
+def test_export_refusals(kdguard: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(QUICKSTART)
+    export = ["export", "teacher:derain_edsr", "--task", "deraining", "-o", tmp_path / "t.onnx"]
+    assert "no such file" in kdguard.refuses(*export, "--weights", "absent.safetensors")
+    assert "must be .safetensors" in kdguard.refuses(*export, "--weights", "teacher.py")
+    assert "--layout" in kdguard.refuses(*export, "--layout", "CHW")
+    assert "--channels" in kdguard.refuses(*export, "--channels", "4")
+    assert "too old" in kdguard.refuses(*export, "--opset", "11")
+    assert "unknown task" in kdguard.refuses("export", "teacher:x", "--task", "upscaling", "-o", tmp_path / "t.onnx")
+    assert listing(tmp_path) == []
+
+
+PIPELINE = """
+name: p
+task: deraining
+out: {out}
+teacher: {{onnx: {teacher}}}
+data: {{train: {data}, calibration: {data}, test: {data}}}
+harden: {{layers: [b]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("harden: {layers: [b]}", "harden: {layers: [b], gian: 3}"), "harden.gian"),
+        (("task: deraining", "task: dereining"), "unknown task"),
+        (("name: p", "name: ../p"), "name"),
+        (("teacher: {onnx:", "teacher: {weights:"), "give either source (and weights), or onnx"),
+        (("out:", "out"), "not valid YAML"),
+        (("harden: {layers: [b]}", "harden: {layers: [zzz]}"), "'zzz' matches none"),
+        (("layers: [b]}", "layers: [b]}\nattack: {recipes: [fitnet]}"), "did you mean 'fitnets'"),
+        (("layers: [b]}", "layers: [b]}\nattack: {training: {steps: 0}}"), "attack.training.steps"),
+    ],
+)
+def test_bad_pipelines(
+    kdguard: CommandLine,
+    conv_net_file: Path,
+    pairs_folder: Path,
+    tmp_path: Path,
+    change: tuple[str, str],
+    reason: str,
+) -> None:
+    text = PIPELINE.format(out=tmp_path / "out", teacher=conv_net_file, data=pairs_folder)
+    assert change[0] in text
+    (tmp_path / "p.yaml").write_text(text.replace(*change))
+    assert reason in kdguard.refuses("run", tmp_path / "p.yaml")
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert not (tmp_path / "out" / "hardened.onnx").exists()
+
+
+def test_missing_pipeline_and_prepare(kdguard: CommandLine, conv_net_file: Path, tmp_path: Path) -> None:
+    assert "no such file" in kdguard.refuses("run", tmp_path / "absent.yaml")
+    text = PIPELINE.format(out=tmp_path / "out", teacher=conv_net_file, data="x")
+    start = text.index("data:")
+    text = text[:start] + "data: {prepare: nowhere_module:prepare}\nharden: {layers: [b]}\n"
+    (tmp_path / "p.yaml").write_text(text)
+    assert "cannot import 'nowhere_module'" in kdguard.refuses("run", tmp_path / "p.yaml")
+
+
+def test_installed_script_shows_no_traceback(tmp_path: Path) -> None:
+    """The real entry point in a process of its own."""
+    script = Path(sys.executable).with_name("kdguard")
+    done = subprocess.run([script, "inspect", tmp_path / "absent.onnx"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"kdguard: {tmp_path}/absent.onnx: no such file; give the path of an ONNX model\n"
+    assert done.stdout == ""

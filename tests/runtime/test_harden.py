@@ -1,0 +1,75 @@
+"""Hardening a file: what is written, what the manifest says, and that failure writes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdguard.export.errors import GateFailedError, UserError
+from kdguard.export.files import sha256_of_file
+from kdguard.export.model_card import read_card
+from kdguard.export.onnx_files import load_onnx, save_onnx
+from kdguard.graph_passes.inventory import hardened_layers
+from kdguard.graph_passes.op import SvdPerturbAttributes
+from kdguard.runtime.harden import HardenOptions, harden, manifest_path
+from tests.conftest import make_conv_net
+
+STRONG = SvdPerturbAttributes(rank=2, gain=10.0)
+
+
+def test_files_and_manifest(conv_net_file: Path, pairs_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "hardened.onnx"
+    manifest = harden(conv_net_file, output, HardenOptions(["b", "d"], attributes=STRONG), data=pairs_folder)
+    written = json.loads(manifest_path(output).read_text())
+    assert written == manifest.model_dump(mode="json")
+    assert written["teacher_sha256"] == sha256_of_file(conv_net_file)
+    assert written["hardened_sha256"] == sha256_of_file(output)
+    assert [(e["layer"], e["op_type"], e["placement"], e["rank"], e["gain"]) for e in written["layers"]] == [
+        ("b", "Relu", "paired", 2, 10.0),
+        ("d", "Add", "paired", 2, 10.0),
+    ]
+    # Rank 2 of 8 channels holds most of the energy; gain 10 moves it by up to 9 times the norm.
+    assert all(1 < entry["relative_distortion"] <= 9.001 for entry in written["layers"])
+    assert abs(written["measured_loss_db"]) < 1e-3
+    assert written["fidelity"]["within_budget"]
+    assert read_card(load_onnx(output)) == read_card(load_onnx(conv_net_file))
+
+
+def test_without_data_nothing_is_claimed(conv_net_file: Path, tmp_path: Path) -> None:
+    manifest = harden(conv_net_file, tmp_path / "h.onnx", HardenOptions(["b"], attributes=STRONG))
+    assert manifest.fidelity is None
+    assert manifest.measured_loss_db is None
+    assert manifest.layers[0].relative_distortion is None
+
+
+def test_gate_failure_writes_nothing(conv_net_file: Path, pairs_folder: Path, tmp_path: Path) -> None:
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(GateFailedError, match="nothing was written"):
+        harden(
+            conv_net_file,
+            tmp_path / "h.onnx",
+            HardenOptions(["b", "d"], placement="in-path", attributes=STRONG),
+            data=pairs_folder,
+        )
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_foreign_model_gets_a_card(tmp_path: Path) -> None:
+    save_onnx(make_conv_net(), tmp_path / "foreign.onnx")
+    harden(tmp_path / "foreign.onnx", tmp_path / "h.onnx", HardenOptions(["b"], attributes=STRONG), task="dehazing")
+    card = read_card(load_onnx(tmp_path / "h.onnx"))
+    assert card is not None
+    assert card.task == "dehazing"
+    with pytest.raises(UserError, match="no model card"):
+        harden(tmp_path / "foreign.onnx", tmp_path / "h2.onnx", HardenOptions(["b"], attributes=STRONG), data=tmp_path)
+
+
+def test_hardening_the_hardened_gives_the_same_file(conv_net_file: Path, tmp_path: Path) -> None:
+    options = HardenOptions(["b"], attributes=STRONG)
+    harden(conv_net_file, tmp_path / "once.onnx", options)
+    manifest = harden(tmp_path / "once.onnx", tmp_path / "twice.onnx", options)
+    assert (tmp_path / "once.onnx").read_bytes() == (tmp_path / "twice.onnx").read_bytes()
+    assert [entry.layer for entry in manifest.layers] == ["b"]
+    assert len(hardened_layers(load_onnx(tmp_path / "twice.onnx"))) == 1

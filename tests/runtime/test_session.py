@@ -1,0 +1,112 @@
+"""Sessions: the provider that really runs, foreign models, taps, padding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from kdguard.export.errors import MissingDependencyError, UserError
+from kdguard.export.model_card import ModelCard
+from kdguard.export.onnx_files import save_onnx
+from kdguard.runtime.session import RestorationSession, open_session, resolve_card
+from tests.conftest import conv_weights, make_conv_net, make_model, photograph
+
+IMAGE = photograph(37).astype(np.float32) / 255
+
+
+def make_halving_net() -> object:
+    """Stride 2 down, depth-to-space up, added to the input: sizes must be even."""
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["low"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("DepthToSpace", ["low"], ["high"], blocksize=2),
+        helper.make_node("Add", ["image", "high"], ["restored"]),
+    ]
+    return make_model(nodes, {"w": conv_weights(0, 12, 3)})
+
+
+def test_says_what_runs(conv_net_file: Path) -> None:
+    assert open_session(conv_net_file).provider in {"CPUExecutionProvider", "CUDAExecutionProvider"}
+    assert open_session(conv_net_file, provider="cpu").provider == "CPUExecutionProvider"
+
+
+def test_cuda_by_name_is_cuda_or_an_error(conv_net_file: Path) -> None:
+    """The GPU wheel falls back to the CPU without a word; we do not."""
+    try:
+        session = open_session(conv_net_file, provider="cuda")
+    except MissingDependencyError as error:
+        assert error.exit_code == 3
+        assert "fell back to CPUExecutionProvider" in str(error)
+    else:
+        assert session.provider == "CUDAExecutionProvider"
+
+
+def test_foreign_model_needs_a_task(tmp_path: Path) -> None:
+    save_onnx(make_conv_net(), tmp_path / "foreign.onnx")
+    with pytest.raises(UserError, match="no model card"):
+        open_session(tmp_path / "foreign.onnx")
+    session = open_session(tmp_path / "foreign.onnx", task="deraining")
+    assert session.card == ModelCard(task="deraining", input_name="image", output_name="restored")
+    assert session.restore(IMAGE).shape == IMAGE.shape
+
+
+def test_task_against_card(conv_net_file: Path) -> None:
+    with pytest.raises(UserError, match="by its card"):
+        open_session(conv_net_file, task="dehazing")
+
+
+def test_probe_finds_the_size_multiple_and_images_are_padded() -> None:
+    model = make_halving_net()
+    card = resolve_card(model, "dehazing")  # type: ignore[arg-type]
+    assert card.size_multiple == 2
+    restored = RestorationSession(model, card).restore(IMAGE)  # type: ignore[arg-type]
+    assert restored.shape == IMAGE.shape
+
+
+def test_probe_finds_the_scale() -> None:
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["deep"], pads=[1, 1, 1, 1]),
+        helper.make_node("DepthToSpace", ["deep"], ["restored"], blocksize=3),
+    ]
+    model = make_model(nodes, {"w": conv_weights(0, 27, 3)}, output_shape=("n", 3, "h3", "w3"))
+    assert resolve_card(model, "super-resolution").scale == 3
+
+
+def test_not_an_image_to_image_model() -> None:
+    nodes = [helper.make_node("GlobalAveragePool", ["image"], ["restored"])]
+    with pytest.raises(UserError, match="does not behave like an image-to-image model"):
+        resolve_card(make_model(nodes, {}, output_shape=("n", 3, 1, 1)), "deraining")
+
+
+def test_taps_and_unknown_taps(card: ModelCard) -> None:
+    session = RestorationSession(make_conv_net(), card, taps=["b"])
+    output, features = session.run(np.ones((1, 3, 9, 9), np.float32))
+    assert output.shape == (1, 3, 9, 9)
+    assert features.shape == (1, 8, 9, 9)
+    with pytest.raises(UserError, match="tap 'zzz'"):
+        RestorationSession(make_conv_net(), card, taps=["zzz"])
+
+
+def test_half_precision_and_extra_inputs() -> None:
+    model = make_conv_net(dtype=TensorProto.FLOAT16)
+    card = resolve_card(model, "deraining")
+    assert RestorationSession(model, card).restore(IMAGE).dtype == np.float32
+
+    scaled = make_conv_net()
+    scaled.graph.input.append(helper.make_tensor_value_info("boost", TensorProto.FLOAT, [1]))
+    scaled.graph.node[-1].output[0] = "sum"
+    scaled.graph.node.append(helper.make_node("Mul", ["sum", "boost"], ["restored"]))
+    plain = ModelCard(task="deraining", input_name="image", output_name="restored")
+    once, twice = (
+        RestorationSession(scaled, plain.model_copy(update={"extra_inputs": {"boost": [v]}})).restore(IMAGE)
+        for v in (1.0, 2.0)
+    )
+    np.testing.assert_allclose(twice, 2 * once, rtol=1e-6)
+
+
+def test_runtime_failures_are_one_line(card: ModelCard) -> None:
+    with pytest.raises(UserError, match="onnxruntime failed") as caught:
+        RestorationSession(make_conv_net(), card).run(np.ones((1, 5, 8, 8), np.float32))
+    assert "\n" not in str(caught.value)
