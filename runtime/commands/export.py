@@ -17,6 +17,9 @@ def export(
     weights: Annotated[
         Path | None, typer.Option("--weights", help=".safetensors, or a torch file of tensors only.")
     ] = None,
+    path: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to import from; the current one by default.")
+    ] = None,
     data: options.OptionalData = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 or newer.")] = 18,
     channels: Annotated[int, typer.Option(help="Image channels, 1 or 3.")] = 3,
@@ -57,7 +60,7 @@ def export(
         problem = error.errors()[0]
         raise UserError(f"--{'-'.join(map(str, problem['loc']))}: {problem['msg']}") from error
     pairs = load_pairs(data, known_task, channels) if data else None
-    report = export_teacher(source, weights, output, task=task, pairs=pairs, card=card, opset=opset)
+    report = export_teacher(source, weights, output, task=task, pairs=pairs, card=card, opset=opset, search_path=path)
     say(
         f"exported {output}: opset {report.opset}, scale {report.card.scale}, differs from torch by "
         f"{report.max_abs_error:.1e} on {report.images} real images"

@@ -35,7 +35,7 @@ def current_environment() -> Environment:
     return Environment(
         command=shlex.join(["kdguard", *sys.argv[1:]]),
         python=platform.python_version(),
-        platform=platform.platform(),
+        platform=f"{platform.system()} {platform.machine()}",
         cores=joblib.cpu_count(),
         packages={package: _installed(package) for package in PACKAGES},
     )

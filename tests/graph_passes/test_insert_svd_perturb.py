@@ -177,7 +177,7 @@ def test_by_operator() -> None:
 def test_refusals() -> None:
     with pytest.raises(PreconditionError, match="opset 13"):
         InsertSvdPerturb(["b"], GAIN)(make_conv_net(opset=13))
-    with pytest.raises(UserError, match="matches none of the 5 feature maps .a, b, c, d, tail."):
+    with pytest.raises(UserError, match=r"matches none of the 5 feature maps \(a, b, c, d, tail\)"):
         InsertSvdPerturb(["relu_99"], GAIN)(make_conv_net())
     with pytest.raises(UserError, match="--op-type 'Gelu'"):
         InsertSvdPerturb(attributes=GAIN, op_types=["Gelu"])(make_conv_net())

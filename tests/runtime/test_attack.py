@@ -98,7 +98,7 @@ def test_an_interrupted_query_leaves_no_entry(
 
 
 def test_seeds_give_different_students(run: Callable[..., AttackOutcome]) -> None:
-    rows = [row for row in run(recipes=("scratch",), seeds=2).scoreboard.rows]
+    rows = run(recipes=("scratch",), seeds=2).scoreboard.rows
     assert rows[0].psnr != rows[1].psnr
 
 
