@@ -43,6 +43,18 @@ def read_image(path: Path, channels: int) -> Image:
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
+def load_degraded(folder: Path, channels: int) -> list[Image]:
+    """Model inputs from a data folder: `degraded/`, or `clean/` where there is nothing else.
+
+    Raises:
+        UserError: neither folder there, empty, or an unreadable image.
+    """
+    for kind in ("degraded", "clean"):
+        if (folder / kind).is_dir():
+            return [read_image(path, channels) for path in _images_in(folder / kind).values()]
+    raise UserError(f"{folder}: no clean/ or degraded/ folder in it; --data needs a folder that holds them")
+
+
 def _images_in(folder: Path) -> dict[str, Path]:
     found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
     if not found:

@@ -23,7 +23,7 @@ class ModelCard(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: str = Field(description="one of kdguard.export.tasks.TASKS")
+    task: str | None = Field(None, description="one of kdguard.export.tasks.TASKS; None where nobody said")
     input_name: str
     output_name: str
     layout: Literal["NCHW", "NHWC"] = "NCHW"
@@ -52,7 +52,8 @@ def read_card(model: onnx.ModelProto) -> ModelCard | None:
                     f"the model card inside the model is malformed: {'.'.join(map(str, problem['loc']))}: "
                     f"{problem['msg']}; export the model again"
                 ) from error
-            get_task(card.task)
+            if card.task is not None:
+                get_task(card.task)
             return card
     return None
 

@@ -18,11 +18,11 @@ import onnx
 from kdguard.export.checkpoint import load_state_dict
 from kdguard.export.errors import GateFailedError, UserError
 from kdguard.export.files import check_writable
-from kdguard.export.image_pairs import ImagePair
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard, write_card
 from kdguard.export.onnx_files import save_onnx
-from kdguard.export.tasks import get_task
+from kdguard.export.tasks import Image, get_task
+from kdguard.export.tasks.base import PairsOnlyTask
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,24 +91,23 @@ def _load_weights(model: nn.Module, weights: Path) -> None:
         raise UserError(f"{weights}: does not fit the model: {reason[:300]}") from error
 
 
-def sample_images(task: str, channels: int) -> list[ImagePair]:
+def sample_images(task: str | None, channels: int) -> list[Image]:
     """Photographs from scikit-image, degraded as the task says, for parity without user data.
 
     Uniform noise is no substitute: some published networks explode on it in every runtime.
     """
     from skimage import data
 
-    pairs = []
+    images = []
     for index, (name, size) in enumerate((("astronaut", (96, 128)), ("coffee", (80, 64)))):
         clean = getattr(data, name)()[100 : 100 + size[0], 100 : 100 + size[1]].astype(np.float32) / 255
         if channels == 1:
             clean = clean.mean(axis=-1, keepdims=True)
-        try:
+        degraded = clean
+        if task is not None and not isinstance(get_task(task), PairsOnlyTask):
             degraded = get_task(task).degrade(clean, np.random.default_rng(index))
-        except UserError:
-            degraded = clean
-        pairs.append(ImagePair(name, degraded, clean))
-    return pairs
+        images.append(degraded)
+    return images
 
 
 def _trace(model: nn.Module, card: ModelCard, example: np.ndarray, opset: int) -> onnx.ModelProto:
@@ -159,7 +158,7 @@ def _drop_stack_traces(model: onnx.ModelProto) -> None:
 
 
 def _measure_parity(
-    model: nn.Module, exported: onnx.ModelProto, card: ModelCard, pairs: list[ImagePair]
+    model: nn.Module, exported: onnx.ModelProto, card: ModelCard, images: list[Image]
 ) -> tuple[int, float]:
     """Scale found, and the worst difference to torch as a share of the value range."""
     import onnxruntime
@@ -168,14 +167,15 @@ def _measure_parity(
     session = onnxruntime.InferenceSession(exported.SerializeToString(), providers=["CPUExecutionProvider"])
     worst, scale = 0.0, 1
     height_axis = 1 if card.layout == "NHWC" else 2
-    for pair in pairs:
-        tensor = image_to_tensor(pair.degraded, card)
+    for image in images:
+        tensor = image_to_tensor(image, card)
         with torch.no_grad():
             expected = model(torch.from_numpy(tensor)).numpy()
         (actual,) = session.run([card.output_name], {card.input_name: tensor})
         if actual.shape != expected.shape:
             raise GateFailedError(
-                f"parity failed on {pair.name!r}: torch gives {expected.shape}, onnxruntime {actual.shape}; "
+                f"parity failed on an image of {image.shape[1]}x{image.shape[0]}: torch gives {expected.shape}, "
+                f"onnxruntime {actual.shape}; "
                 "the model's output size depends on the input in a way the export froze"
             )
         scale = actual.shape[height_axis] // tensor.shape[height_axis]
@@ -189,8 +189,8 @@ def export_teacher(
     weights: Path | None,
     output: Path,
     *,
-    task: str,
-    pairs: list[ImagePair] | None = None,
+    task: str | None = None,
+    images: list[Image] | None = None,
     card: ModelCard | None = None,
     opset: int = MIN_OPSET,
     search_path: Path | None = None,
@@ -201,7 +201,8 @@ def export_teacher(
         source: `package.module:factory`, or a module that is ready to run.
         weights: safetensors or torch file; None keeps the factory's own weights.
         output: the .onnx file to write.
-        pairs: real images for the parity check; photographs from scikit-image by default.
+        images: real ones for the parity check; photographs from scikit-image by default.
+        task: for the card; commands that need it ask for it where the card has none.
         card: layout, range, channels and size multiple; the scale is measured.
         opset: 18 or newer.
 
@@ -209,7 +210,8 @@ def export_teacher(
         UserError: bad source, weights, task or output.
         GateFailedError: torch and onnxruntime disagree by more than `PARITY_TOLERANCE`.
     """
-    get_task(task)
+    if task is not None:
+        get_task(task)
     check_writable(output)
     if opset < MIN_OPSET:
         raise UserError(f"opset {opset} is too old: torch's exporter writes {MIN_OPSET} or newer")
@@ -217,13 +219,13 @@ def export_teacher(
     if weights is not None:
         _load_weights(model, weights)
     card = card or ModelCard(task=task, input_name="image", output_name="restored")
-    pairs = pairs or sample_images(task, card.channels)
+    images = images or sample_images(task, card.channels)
     try:
-        exported = _trace(model, card, image_to_tensor(pairs[0].degraded, card), opset)
+        exported = _trace(model, card, image_to_tensor(images[0], card), opset)
     except Exception as error:  # torch.onnx raises a family of its own, none of them public
         reason = next(line for line in str(error).splitlines() if line.strip())
         raise UserError(f"torch cannot export {source}: {reason.strip()[:300]}") from error
-    scale, worst = _measure_parity(model, exported, card, pairs)
+    scale, worst = _measure_parity(model, exported, card, images)
     if not worst <= PARITY_TOLERANCE:
         raise GateFailedError(
             f"parity failed: onnxruntime differs from torch by {worst:.2e} of the value range on real images "
@@ -232,4 +234,4 @@ def export_teacher(
     card = card.model_copy(update={"scale": scale})
     write_card(exported, card)
     save_onnx(exported, output)
-    return ExportReport(card, opset, len(pairs), worst)
+    return ExportReport(card, opset, len(images), worst)

@@ -103,7 +103,7 @@ def attack(
                 recipe=recipe.name,
                 source=source,
                 seed=seed,
-                task=card.task,
+                task=get_task(card.task).name,
                 scale=card.scale,
                 options=options.training,
                 tiles=tile_paths,

@@ -95,7 +95,7 @@ def measure_fidelity(
     teacher: RestorationSession,
     hardened: RestorationSession,
     pairs: list[ImagePair],
-    task_name: str,
+    task_name: str | None,
     budget_db: float = 0.1,
     on_image: Callable[[], None] = lambda: None,
 ) -> tuple[FidelityReport, list[RestoredImage]]:

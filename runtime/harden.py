@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from kdguard.export.errors import GateFailedError
+from kdguard.export.errors import GateFailedError, UserError
 from kdguard.export.files import check_writable, sha256_of_file, write_json
 from kdguard.export.image_pairs import ImagePair, load_pairs
 from kdguard.export.image_tensor import image_to_tensor
@@ -68,8 +68,10 @@ def harden(
     manifest = manifest or manifest_path(output)
     check_writable(output)
     check_writable(manifest)
+    if output.resolve() == teacher_path.resolve():
+        raise UserError(f"{output} is the teacher itself; write the hardened model to another file")
     teacher = load_onnx(teacher_path)
-    card = resolve_card(teacher, task, str(teacher_path)) if task or data or read_card(teacher) else None
+    card = resolve_card(teacher, task, str(teacher_path)) if task or data else read_card(teacher)
     pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, options.seed) if data and card else []
 
     result = InsertSvdPerturb(
@@ -104,7 +106,7 @@ def _fidelity(
 ) -> FidelityReport:
     clean, hard = RestorationSession(teacher, card), RestorationSession(hardened, card)
     with progress_bar("fidelity on calibration images", len(pairs)) as advance:
-        report, _ = measure_fidelity(clean, hard, pairs, card.task, budget_db, advance)
+        report, _ = measure_fidelity(clean, hard, pairs, get_task(card.task).name, budget_db, advance)
     return report
 
 

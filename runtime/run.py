@@ -68,7 +68,7 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     announce("report")
     summary = RunSummary(
         name=pipeline.name,
-        task=card.task,
+        task=pipeline.task,
         verdict=conclude(fidelity, outcome.scoreboard, manifest),
         fidelity=fidelity,
         attack=outcome.scoreboard,
@@ -147,7 +147,7 @@ def _verify(
     pairs = load_pairs(test, get_task(card.task), card.channels, card.scale, pipeline.seed + 1)
     teacher, hardened = (RestorationSession(model, card) for model in models)
     with progress_bar("comparing on test images", len(pairs)) as advance:
-        return measure_fidelity(teacher, hardened, pairs, card.task, pipeline.harden.budget_db, advance)
+        return measure_fidelity(teacher, hardened, pairs, pipeline.task, pipeline.harden.budget_db, advance)
 
 
 def _attack(pipeline: Pipeline, overrides: Overrides, out: Path, data: dict[str, Path]) -> AttackOutcome:

@@ -14,7 +14,7 @@ from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.image_tensor import Tensor, image_to_tensor, tensor_to_image
 from kdguard.export.model_card import ModelCard, infer_card, read_card
 from kdguard.export.onnx_files import load_onnx
-from kdguard.export.tasks import Image
+from kdguard.export.tasks import Image, get_task
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -109,19 +109,20 @@ def open_session(
 
 
 def resolve_card(model: onnx.ModelProto, task: str | None, where: str = "the model") -> ModelCard:
-    """The model's own card, or one worked out from its inputs and a probe run.
+    """The model's own card, or one worked out from its inputs and a probe run; its task is always known.
 
     Raises:
         UserError: neither card nor task, or they contradict each other.
     """
     card = read_card(model)
+    known = card.task if card else None
+    if task is not None and known is not None and task != known:
+        raise UserError(f"{where} is a {known} model by its card and --task says {task}; drop --task")
+    if task is None and known is None:
+        raise UserError(f"{where} does not say what it restores; say it with --task")
     if card is not None:
-        if task is not None and task != card.task:
-            raise UserError(f"{where} is a {card.task} model by its card and --task says {task}; drop --task")
-        return card
-    if task is None:
-        raise UserError(f"{where} carries no model card; say what it does with --task")
-    return _probe(model, infer_card(model, task, where), where)
+        return card.model_copy(update={"task": get_task(task or known).name})
+    return _probe(model, infer_card(model, get_task(task).name, where), where)
 
 
 def expose_taps(model: onnx.ModelProto, taps: Sequence[str]) -> onnx.ModelProto:

@@ -24,12 +24,14 @@ TASKS: dict[str, Task] = {
 }
 
 
-def get_task(name: str) -> Task:
+def get_task(name: str | None) -> Task:
     """Look a task up by its command-line name.
 
     Raises:
-        UserError: no task of that name.
+        UserError: no task of that name, or None: a card that does not say.
     """
+    if name is None:
+        raise UserError("the model does not say what it restores; say it with --task")
     if name not in TASKS:
         raise UserError(f"unknown task {name!r}: choose one of {', '.join(TASKS)}")
     return TASKS[name]

@@ -8,7 +8,9 @@ unsquared matrix and makes it orthogonal to its predecessors. The projector come
 P = U U^T, because applying U (U^T F) costs 2kCP multiplications instead of C^2 P.
 
 Everything is fp32 inside. Non-finite Gram entries switch the perturbation off (U = 0) instead of
-spreading, so the op never makes a NaN of an input that had none.
+spreading, so the op never makes a NaN of an input that had none. NaN is taken out of G before
+scaling, because runtimes differ on whether ReduceMax ignores it, and once more after, where
+infinity was divided by infinity.
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ from kdguard.runtime.commands import options
 def export(
     source: Annotated[str, typer.Argument(help="package.module:factory that builds the teacher.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
-    task: Annotated[str, typer.Option("--task", help="Restoration task, for the model card.")],
     weights: Annotated[
         Path | None, typer.Option("--weights", help=".safetensors, or a torch file of tensors only.")
     ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Restoration task, for the model card.")] = None,
     path: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder to import from; the current one by default.")
     ] = None,
@@ -35,15 +35,13 @@ def export(
 
     from kdguard.export.errors import UserError
     from kdguard.export.files import check_writable, write_json
-    from kdguard.export.image_pairs import load_pairs
+    from kdguard.export.image_pairs import load_degraded
     from kdguard.export.model_card import ModelCard
-    from kdguard.export.tasks import get_task
     from kdguard.export.torch_export import export_teacher
     from kdguard.runtime.terminal import say
 
     if json:
         check_writable(json)
-    known_task = get_task(task)
     try:
         card = ModelCard.model_validate(
             {
@@ -59,8 +57,8 @@ def export(
     except ValidationError as error:
         problem = error.errors()[0]
         raise UserError(f"--{'-'.join(map(str, problem['loc']))}: {problem['msg']}") from error
-    pairs = load_pairs(data, known_task, channels) if data else None
-    report = export_teacher(source, weights, output, task=task, pairs=pairs, card=card, opset=opset, search_path=path)
+    images = load_degraded(data, channels) if data else None
+    report = export_teacher(source, weights, output, task=task, images=images, card=card, opset=opset, search_path=path)
     say(
         f"exported {output}: opset {report.opset}, scale {report.card.scale}, differs from torch by "
         f"{report.max_abs_error:.1e} on {report.images} real images"

@@ -49,7 +49,7 @@ def test_quickstart_teacher(quickstart_teacher: Path) -> None:
     teacher = build_module("teacher:derain_edsr", QUICKSTART)
     teacher.load_state_dict(load_file(QUICKSTART / "teacher.safetensors"))
     for batch, height, width in ((1, 40, 56), (3, 33, 31)):
-        pair = sample_images("deraining", 3)[0].degraded[:height, :width].transpose(2, 0, 1)
+        pair = sample_images("deraining", 3)[0][:height, :width].transpose(2, 0, 1)
         x = np.repeat(pair[None], batch, axis=0).copy()
         with torch.no_grad():
             expected = teacher(torch.from_numpy(x)).numpy()

@@ -24,6 +24,8 @@ def _if_node() -> onnx.NodeProto:
         [],
         [value("then_out")],
     )
+    then.node[0].doc_string = "inside"
+    then.node[0].metadata_props.add(key="inner origin", value="unit test")
     other = helper.make_graph([helper.make_node("Identity", ["b"], ["else_out"])], "else", [], [value("else_out")])
     return helper.make_node("If", ["flag"], ["chosen"], "branch", then_branch=then, else_branch=other)
 

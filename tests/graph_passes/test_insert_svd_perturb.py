@@ -132,6 +132,8 @@ def test_subgraphs_read_the_restored_map_and_keep_their_own_names() -> None:
     bodies = {a.name: a.g for a in branch.attribute}
     assert list(bodies["then_branch"].node[0].input) == ["kdguard/b/out"]
     assert list(bodies["then_branch"].node[1].input) == ["inner"]
+    assert bodies["then_branch"].node[0].doc_string == "inside"
+    assert [entry.key for entry in bodies["then_branch"].node[0].metadata_props] == ["inner origin"]
     assert list(bodies["else_branch"].node[0].input) == ["kdguard/b/out"]
     loop = next(node for node in hardened.graph.node if node.op_type == "Loop")
     assert list(loop.attribute[0].g.node[0].input) == ["carried", "kdguard/d/out"]

@@ -44,6 +44,17 @@ def test_without_data_nothing_is_claimed(conv_net_file: Path, tmp_path: Path) ->
     assert manifest.layers[0].relative_distortion is None
 
 
+def test_the_teacher_is_never_overwritten(conv_net_file: Path) -> None:
+    before = conv_net_file.read_bytes()
+    with pytest.raises(UserError, match="the teacher itself"):
+        harden(
+            conv_net_file,
+            conv_net_file.parent / ".." / conv_net_file.parent.name / "teacher.onnx",
+            HardenOptions(["b"]),
+        )
+    assert conv_net_file.read_bytes() == before
+
+
 def test_gate_failure_writes_nothing(conv_net_file: Path, pairs_folder: Path, tmp_path: Path) -> None:
     before = sorted(p.name for p in tmp_path.iterdir())
     with pytest.raises(GateFailedError, match="nothing was written"):
@@ -62,7 +73,7 @@ def test_foreign_model_gets_a_card(tmp_path: Path) -> None:
     card = read_card(load_onnx(tmp_path / "h.onnx"))
     assert card is not None
     assert card.task == "dehazing"
-    with pytest.raises(UserError, match="no model card"):
+    with pytest.raises(UserError, match="does not say what it restores"):
         harden(tmp_path / "foreign.onnx", tmp_path / "h2.onnx", HardenOptions(["b"], attributes=STRONG), data=tmp_path)
 
 

@@ -45,7 +45,7 @@ def test_cuda_by_name_is_cuda_or_an_error(conv_net_file: Path) -> None:
 
 def test_foreign_model_needs_a_task(tmp_path: Path) -> None:
     save_onnx(make_conv_net(), tmp_path / "foreign.onnx")
-    with pytest.raises(UserError, match="no model card"):
+    with pytest.raises(UserError, match="does not say what it restores"):
         open_session(tmp_path / "foreign.onnx")
     session = open_session(tmp_path / "foreign.onnx", task="deraining")
     assert session.card == ModelCard(task="deraining", input_name="image", output_name="restored")

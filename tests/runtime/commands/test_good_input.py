@@ -30,6 +30,18 @@ def test_export(kdguard: CommandLine, tmp_path: Path, monkeypatch: object) -> No
     load_onnx(output)
 
 
+def test_export_without_a_task_asks_for_it_later(kdguard: CommandLine, tmp_path: Path, pairs_folder: Path) -> None:
+    output = tmp_path / "t.onnx"
+    code = kdguard(
+        "export", "teacher:derain_edsr", "--path", QUICKSTART, "--weights", QUICKSTART / "teacher.safetensors",
+        "-o", output, "--data", pairs_folder,
+    )  # fmt: skip
+    assert code == 0, kdguard.err
+    assert "on 4 real images" in kdguard.out
+    assert "say it with --task" in kdguard.refuses("verify", output, output, "--data", pairs_folder)
+    assert kdguard("verify", output, output, "--data", pairs_folder, "--task", "deraining") == 0
+
+
 def test_inspect_harden_verify(kdguard: CommandLine, conv_net_file: Path, pairs_folder: Path, tmp_path: Path) -> None:
     hardened, report = tmp_path / "h.onnx", tmp_path / "r.json"
     assert kdguard("inspect", conv_net_file, "--json", report) == 0
