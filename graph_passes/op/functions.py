@@ -110,10 +110,10 @@ def _top_k_projector(opset: int) -> str:
         gram = Where (g_bad, zero, g_scaled)
         nothing = Mul (gram, zero)
 
-        projector, vectors = Loop (rank, always, nothing) <body = one_vector
+        projector, vectors = Loop (rank, , nothing) <body = one_vector
             (int64 turn, bool go, float[?, ?, ?] found) => (bool go_on, float[?, ?, ?] found_now, float[?, ?, 1] u)
         {{
-            go_on = Identity (go)
+            go_on = Identity (always)
             rest = Sub (identity, found)
             left = MatMul (rest, gram)
             start = MatMul (left, rest)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from kdguard.graph_passes.op import SvdPerturbAttributes, reference
 from tests.conftest import run_onnx
@@ -155,3 +155,21 @@ def test_bad_values_do_not_spread(value: float) -> None:
     # The other image of the batch is perturbed as if it were alone.
     alone = run_onnx(op_model(SvdPerturbAttributes(rank=2, gain=7.0)), X=X[1:])[0]
     assert relative_error(Y[1:], alone) < 1e-6
+
+
+def test_bfloat16_matches_reference() -> None:
+    """onnxruntime's Python bindings take no bfloat16 arrays, so casts stand around the op."""
+    attributes = SvdPerturbAttributes(rank=2, gain=4.0)
+    model = op_model(attributes, dtype=TensorProto.BFLOAT16)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+    perturb, restore = model.graph.node
+    perturb.input[0], perturb.output[0], restore.input[0], restore.output[0] = "Xb", "Yb", "Yb", "Zb"
+    before = helper.make_node("Cast", ["X"], ["Xb"], to=TensorProto.BFLOAT16)
+    after = [helper.make_node("Cast", [f"{n}b"], [n], to=TensorProto.FLOAT) for n in ("Y", "Z")]
+    del model.graph.node[:]
+    model.graph.node.extend([before, perturb, restore, *after])
+    X = np.random.default_rng(8).standard_normal((1, 6, 8, 8)).astype(np.float32)
+    Y, _ = run_onnx(model, X=X)
+    # bfloat16 keeps 8 bits, at input and output: 2 x 3.9e-3.
+    assert relative_error(Y, reference.svd_perturb(X, attributes).Y) < 8e-3
