@@ -42,7 +42,7 @@ types: setup  ## mypy on the public packages
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kdguard
 
 wheel-check: setup  ## build the wheel, install it elsewhere and use it from an empty folder
-	$(BIN)/python benchmarks/check_wheel.py
+	$(BIN)/python -m pytest tests/packaging
 
 clean:  ## remove everything that was built
 	rm -rf $(VENV) build dist runs *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
