@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdguard.export.errors import UserError
+from kdguard.export.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,8 +55,8 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
             f"{path}: holds more than tensors, and kdguard never unpickles objects; save its state_dict "
             "with safetensors.torch.save_file and use that"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a torch weights file, or a truncated one ({error})") from error
+    except Exception as error:  # the restricted unpickler lets KeyError and others of a damaged file through
+        raise UserError(f"{path}: not a torch weights file, or a truncated one ({first_line(error)})") from error
     for key in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -5,6 +5,12 @@ keyboard (what was wrong, where, what to do) and an exit code; anything else tha
 escapes is our bug and shows its traceback.
 """
 
+from __future__ import annotations
+
+import re
+
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
+
 
 class UserError(Exception):
     """The input was wrong: a bad file, bad data, a bad option. Exit code 2."""
@@ -22,3 +28,16 @@ class GateFailedError(UserError):
     """The work was done and a fidelity gate failed. Exit code 1."""
 
     exit_code = 1
+
+
+def first_line(error: BaseException, limit: int = 300) -> str:
+    """The first line of a foreign exception's message, for use inside one of ours."""
+    lines = (line.strip() for line in _TERMINAL_CODES.sub("", str(error)).splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:limit]
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The exception that started a chain of `raise ... from ...`."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +29,24 @@ def check_writable(target: Path) -> None:
         raise UserError(f"cannot write {target}: {error.strerror}; choose a folder that you may write to") from error
     os.close(handle)
     Path(probe).unlink()
+
+
+def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
+    """Fail before work starts if an output cannot be written, or would replace an input or another output.
+
+    Args:
+        outputs: files to write; None for those not asked for.
+        inputs: files that are read, external data included; None likewise.
+
+    Raises:
+        UserError: the first problem found.
+    """
+    taken = {path.resolve(): f"the input {path}" for path in inputs if path is not None}
+    for target in (path for path in outputs if path is not None):
+        check_writable(target)
+        if target.resolve() in taken:
+            raise UserError(f"cannot write {target}: that is {taken[target.resolve()]}; give another file name")
+        taken[target.resolve()] = "also another output of this command"
 
 
 @contextmanager

@@ -34,6 +34,8 @@ def read_image(path: Path, channels: int) -> Image:
     """
     try:
         with PilImage.open(path) as image:
+            if image.mode == "F":
+                raise UserError(f"{path}: floating-point images are not read; save it with 8 or 16 bits")
             if image.mode.startswith("I;16") or image.mode == "I":
                 values = np.asarray(image, dtype=np.float32)[..., None] / np.float32(65535)
                 return np.repeat(values, channels, axis=-1)
@@ -60,6 +62,23 @@ def _images_in(folder: Path) -> dict[str, Path]:
     if not found:
         raise UserError(f"{folder}: no images in it (looked for {', '.join(sorted(SUFFIXES))})")
     return {path.name: path for path in found}
+
+
+def refuse_overlap(seen: list[ImagePair], test: list[ImagePair], seen_as: str) -> None:
+    """Raise where a test image was seen before: scores on it would measure memory.
+
+    Args:
+        seen_as: what `seen` is, for the message: "training" or "calibration".
+
+    Raises:
+        UserError: names the first such image.
+    """
+    known = {pair.clean.tobytes(): pair.name for pair in seen}
+    for pair in test:
+        if pair.clean.tobytes() in known:
+            raise UserError(
+                f"test image {pair.name!r} is also a {seen_as} image ({known[pair.clean.tobytes()]!r}); keep them apart"
+            )
 
 
 def _crop_to_multiple(image: Image, multiple: int) -> Image:

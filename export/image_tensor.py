@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kdguard.export.errors import UserError
 from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import Image
 
@@ -32,8 +33,17 @@ def tensor_to_image(tensor: Tensor, card: ModelCard, height: int, width: int) ->
     Args:
         height: of the degraded image before padding.
         width: likewise.
+
+    Raises:
+        UserError: the output is not `scale` times the padded input.
     """
     image = tensor[0] if card.layout == "NHWC" else tensor[0].transpose(1, 2, 0)
+    expected = tuple((side + -side % card.size_multiple) * card.scale for side in (height, width))
+    if image.shape[:2] != expected:
+        raise UserError(
+            f"the model restores {width}x{height} to {image.shape[1]}x{image.shape[0]} and its card says scale "
+            f"{card.scale}, {expected[1]}x{expected[0]}; is this the right model?"
+        )
     low, high = card.value_range
     cropped = image[: height * card.scale, : width * card.scale].astype(np.float32)
     return np.ascontiguousarray((cropped - low) / (high - low), dtype=np.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 import onnx
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from kdguard.export.errors import UserError
 from kdguard.export.tasks import get_task
@@ -28,12 +28,19 @@ class ModelCard(BaseModel):
     output_name: str
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     channels: Literal[1, 3] = 3
-    value_range: tuple[float, float] = Field((0.0, 1.0), description="black and white at input and output")
+    value_range: tuple[FiniteFloat, FiniteFloat] = Field((0.0, 1.0), description="black and white at input and output")
     scale: int = Field(1, ge=1, le=16, description="output size over input size")
     size_multiple: int = Field(1, ge=1, le=4096, description="height and width must be multiples of it")
     extra_inputs: dict[str, list[float]] = Field(
         default_factory=dict, description="constant values of further inputs, flattened"
     )
+
+    @field_validator("value_range")
+    @classmethod
+    def _white_above_black(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] < value[1]:
+            raise ValueError("white must be above black")
+        return value
 
 
 def read_card(model: onnx.ModelProto) -> ModelCard | None:
@@ -93,10 +100,18 @@ def infer_card(model: onnx.ModelProto, task: str, where: str = "the model") -> M
             f"{where} has further inputs without default values ({', '.join(extra)}); give them default "
             "values or a model card with extra_inputs"
         )
+    if not model.graph.output:
+        raise UserError(f"{where} has no outputs; it is not a model that can be run")
     image = images[0]
     shape = _dimensions(image)
     layout: Literal["NCHW", "NHWC"] = "NHWC" if shape[3] in (1, 3) and shape[1] not in (1, 3) else "NCHW"
     channels = shape[3] if layout == "NHWC" else shape[1]
+    sides = shape[1:3] if layout == "NHWC" else shape[2:]
+    if any(sides) or shape[0] > 1:
+        raise UserError(
+            f"{where} takes inputs of the fixed shape {shape} only (0: free); this version needs free height and "
+            "width and a batch of one: export the model with dynamic axes"
+        )
     return ModelCard(
         task=task,
         input_name=image.name,

@@ -6,6 +6,7 @@ is resolved and checked before a byte of it is read.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -13,8 +14,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
-from kdguard.export.errors import UserError
-from kdguard.export.files import atomic_path
+from kdguard.export.errors import UserError, first_line
+from kdguard.export.files import atomic_path, sha256_of_file
 
 PROTOBUF_LIMIT = 2**31 - 1
 _EXTERNAL_KEYS = {"location", "offset", "length", "checksum", "basepath"}
@@ -59,13 +60,17 @@ def _check_external_tensor(tensor: onnx.TensorProto, path: Path) -> None:
             "re-save the model with its data beside it"
         )
     folder = path.parent.resolve()
-    data = (folder / location).resolve()
+    try:
+        data = (folder / location).resolve()
+        present = data.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # NUL, names too long, circles of links
+        raise UserError(f"{where} keeps its data at a path that cannot be followed; re-save the model") from error
     if not data.is_relative_to(folder):
         raise UserError(
             f"{where} keeps its data at {location!r}, a link that leaves the model's folder; refusing to "
             "read it: re-save the model with its data beside it"
         )
-    if not data.is_file():
+    if not present:
         raise UserError(f"{where} needs the file {folder / location}, which is missing; copy it beside the model")
     try:
         offset = int(entries.get("offset", 0))
@@ -79,10 +84,6 @@ def _check_external_tensor(tensor: onnx.TensorProto, path: Path) -> None:
             f"{where} reaches outside its data file {location!r} ({data.stat().st_size} bytes); the file is "
             "truncated or the model is damaged"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
@@ -99,9 +100,9 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty; give the path of an ONNX model")
     try:
-        model = onnx.load_model(str(path), load_external_data=False)
+        model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as error:
-        raise UserError(f"{path}: not an ONNX file, or a truncated one ({_first_line(error)})") from error
+        raise UserError(f"{path}: not an ONNX file, or a truncated one ({first_line(error)})") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if not model.graph.node or not model.opset_import:
@@ -111,23 +112,67 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         _check_external_tensor(tensor, path)
     try:
         onnx.checker.check_model(str(path))
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise UserError(f"{path}: not a valid ONNX model: {_first_line(error)}") from error
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: not a valid ONNX model: {first_line(error)}") from error
     if external:
         load_external_data_for_model(model, str(path.parent))
+    _drop_negative_dimensions(model)
     return model
 
 
-def save_onnx(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model to one file, atomically and reproducibly (same model, same bytes).
+def _drop_negative_dimensions(model: onnx.ModelProto) -> None:
+    """Some exporters write -1 for a dynamic size; ONNX says it by leaving the size out."""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_value < 0:
+                dimension.ClearField("dim_value")
+
+
+def model_files(path: Path) -> list[Path]:
+    """The model file and the files of its external data, which `load_onnx` has accepted.
+
+    A file that does not parse is alone: whoever loads it says what is wrong.
+    """
+    try:
+        model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
+    except (DecodeError, ValueError, OSError):
+        return [path]
+    locations = {
+        entry.value
+        for tensor in all_tensors(model)
+        if uses_external_data(tensor)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [path, *(path.parent / location for location in sorted(locations))]
+
+
+def sha256_of_model(path: Path) -> str:
+    """SHA-256 of a model file; with external data, of the hashes of the file and of every data file."""
+    hashes = [sha256_of_file(file) for file in model_files(path)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def serialise(model: onnx.ModelProto) -> bytes:
+    """The model as the bytes of one file; same model, same bytes.
 
     Raises:
-        UserError: the folder cannot be written, or the model exceeds protobuf's 2 GB.
+        UserError: it exceeds protobuf's 2 GB.
     """
     if model.ByteSize() > PROTOBUF_LIMIT:
-        raise UserError(f"cannot write {path}: the model is over 2 GB, more than one ONNX file holds")
+        raise UserError("the model is over 2 GB, more than one ONNX file holds")
+    return model.SerializeToString(deterministic=True)
+
+
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model to one file, atomically.
+
+    Raises:
+        UserError: the folder cannot be written, or the model is too large.
+    """
+    content = serialise(model)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
+        temporary.write_bytes(content)
 
 
 def default_opset(model: onnx.ModelProto) -> int:

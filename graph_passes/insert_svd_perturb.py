@@ -14,7 +14,7 @@ from kdguard.export.onnx_files import default_opset
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.layers import NAME_PREFIX, Layer, find_layers, infer_value_infos, select_layers
 from kdguard.graph_passes.op import DOMAIN, MIN_OPSET, VERSION, SvdPerturbAttributes, op_functions
-from kdguard.graph_passes.op.attributes import OP_TYPES, PERTURB, RESTORE
+from kdguard.graph_passes.op.attributes import PERTURB, RESTORE
 from kdguard.graph_passes.pass_base import GraphPass, PassResult, PreconditionError
 from kdguard.graph_passes.surgery import rewire
 
@@ -56,11 +56,20 @@ class InsertSvdPerturb(GraphPass):
                 f"the model uses opset {opset} and the op needs {MIN_OPSET} or newer; convert it with "
                 "onnx.version_converter or export it again"
             )
+        ours = {function.name: function for function in op_functions(opset)}
         for function in model.functions:
-            if function.domain == DOMAIN and function.name not in OP_TYPES:
+            if function.domain == DOMAIN and ours.get(function.name) != function:
                 raise PreconditionError(
-                    f"the model has a function {function.name!r} of its own in the domain {DOMAIN!r}; rename its domain"
+                    f"the model has a function {function.name!r} in the domain {DOMAIN!r} that is not this version's; "
+                    "harden the clean teacher, or rename the domain if it is not kdguard's"
                 )
+        if not hardened_layers(model):
+            for node in model.graph.node:
+                for name in (*node.input, *node.output):
+                    if name.startswith(NAME_PREFIX):
+                        raise PreconditionError(
+                            f"tensor {name!r} has a name that kdguard keeps for its own; rename it"
+                        )
         for imported in model.opset_import:
             if imported.domain == DOMAIN and imported.version != VERSION:
                 raise PreconditionError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB, RESTORE
+from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB, RESTORE, SvdPerturbAttributes
 
 
 @dataclass(frozen=True)
@@ -52,5 +52,7 @@ def hardened_layers(model: onnx.ModelProto) -> list[HardenedLayer]:
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, object]:
+    """A node's attributes, with the function's defaults where it states none."""
     values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+    decoded = {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+    return SvdPerturbAttributes().node_attributes() | {"plugin_namespace": ""} | decoded

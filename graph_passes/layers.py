@@ -118,7 +118,7 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
         dtype = FLOAT_TYPES.get(values[name].type.tensor_type.elem_type)
         if dtype is None or shape is None or not 3 <= len(shape) <= 5 or shape[1] == 1:
             continue
-        source = producers[node.input[0]] if hardened else node
+        source = producers.get(node.input[0], node) if hardened else node
         layers.append(Layer(name, source.op_type, source.name, dtype, shape, consumers[name], hardened))
     return layers
 
@@ -129,7 +129,7 @@ def select_layers(layers: Sequence[Layer], globs: Sequence[str] = (), op_types: 
     Raises:
         UserError: a glob or operator matches nothing (with the names that exist), or nothing was asked for.
     """
-    if not globs and not op_types:
+    if not any(globs) and not any(op_types):
         raise UserError("no layers asked for: give a glob (--layers 'relu_*') or an operator (--op-type Relu)")
     names = ", ".join(layer.name for layer in layers[:8]) + (", ..." if len(layers) > 8 else "")
     for glob in globs:
@@ -146,4 +146,4 @@ def select_layers(layers: Sequence[Layer], globs: Sequence[str] = (), op_types: 
 
 
 def _matches(layer: Layer, glob: str) -> bool:
-    return fnmatchcase(layer.name, glob) or fnmatchcase(layer.node, glob)
+    return fnmatchcase(layer.name, glob) or (bool(layer.node) and fnmatchcase(layer.node, glob))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 DOMAIN = "kdguard"
@@ -11,7 +13,9 @@ PLUGIN_NAMESPACE = "kdguard"
 
 PERTURB, RESTORE, PROJECTOR = "SvdPerturb", "SvdRestore", "TopKProjector"
 OP_TYPES = (PERTURB, RESTORE, PROJECTOR)
-MAX_RANK = 16
+Rank = Annotated[int, Field(ge=1, le=16)]
+Gain = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+"""The upper bound is far above any use and far below where float32 overflows."""
 
 
 class SvdPerturbAttributes(BaseModel):
@@ -23,8 +27,8 @@ class SvdPerturbAttributes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rank: int = Field(4, ge=1, le=MAX_RANK, description="how many singular values, k")
-    gain: float = Field(1.0, gt=0, allow_inf_nan=False, description="factor on each of them, h")
+    rank: Rank = Field(4, description="how many singular values, k")
+    gain: Gain = Field(1.0, description="factor on each of them, h")
     centred: bool = Field(False, description="subtract the channel mean before the SVD")
     adaptive: float = Field(0.0, ge=0, le=0, description="image-adaptive part of the gain; 0 = off")
     modulation: int = Field(0, ge=0, le=0, description="modulation over positions; 0 = none")
