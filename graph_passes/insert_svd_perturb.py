@@ -67,9 +67,7 @@ class InsertSvdPerturb(GraphPass):
             for node in model.graph.node:
                 for name in (*node.input, *node.output):
                     if name.startswith(NAME_PREFIX):
-                        raise PreconditionError(
-                            f"tensor {name!r} has a name that kdguard keeps for its own; rename it"
-                        )
+                        raise PreconditionError(f"tensor {name!r} has a name that kdguard keeps for its own; rename it")
         for imported in model.opset_import:
             if imported.domain == DOMAIN and imported.version != VERSION:
                 raise PreconditionError(

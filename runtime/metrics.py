@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from kdguard.export.errors import UserError
+from kdguard.export.image_pairs import ImagePair
 from kdguard.export.tasks import Image, Task
 
 PSNR_CEILING = 200.0
@@ -12,6 +16,23 @@ PSNR_CEILING = 200.0
 
 _Y_WEIGHTS = np.array([65.481, 128.553, 24.966]) / 255
 _Y_OFFSET = 16 / 255
+
+WINDOW = 11
+"""Side of SSIM's window."""
+
+
+def check_scorable(pairs: Sequence[ImagePair], task: Task, scale: int) -> None:
+    """Raise where an image has no room for SSIM's window.
+
+    Raises:
+        UserError: names the first such image.
+    """
+    for pair in pairs:
+        if min(pair.clean.shape[:2]) - 2 * task.border(scale) < WINDOW:
+            raise UserError(
+                f"{pair.name!r} is {pair.clean.shape[1]}x{pair.clean.shape[0]}: too small to score, SSIM needs "
+                f"{WINDOW} pixels on a side after the border crop; leave it out"
+            )
 
 
 def _scored_region(image: Image, task: Task, scale: int) -> NDArray[np.float64]:

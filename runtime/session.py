@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdguard.export.errors import MissingDependencyError, UserError
+from kdguard.export.errors import MissingDependencyError, UserError, first_line
 from kdguard.export.image_tensor import Tensor, image_to_tensor, tensor_to_image
 from kdguard.export.model_card import ModelCard, infer_card, read_card
 from kdguard.export.onnx_files import load_onnx
@@ -62,7 +62,14 @@ class RestorationSession:
                 f"CUDA was asked for and onnxruntime fell back to {self.provider}; use --provider cpu, or a "
                 "machine with a GPU and the CUDA libraries that onnxruntime-gpu needs"
             )
-        self._input_type = next(_numpy_type(i.type) for i in self._session.get_inputs() if i.name == card.input_name)
+        types = {node_input.name: node_input.type for node_input in self._session.get_inputs()}
+        outputs = {node_output.name for node_output in self._session.get_outputs()}
+        if card.input_name not in types or card.output_name not in outputs:
+            raise UserError(
+                f"the model has inputs {sorted(types)} and outputs {sorted(outputs)}, and the model card speaks of "
+                f"{card.input_name!r} and {card.output_name!r}; do these two belong together?"
+            )
+        self._input_type = _numpy_type(types[card.input_name])
 
     def run(self, tensor: Tensor) -> list[Tensor]:
         """The output and the taps, float32, for an input tensor in the model's own layout and range."""
@@ -76,7 +83,7 @@ class RestorationSession:
             outputs = self._session.run([self.card.output_name, *self.taps], feed)
         except Exception as error:  # onnxruntime raises a dozen types without a common public base
             raise UserError(
-                f"onnxruntime failed on an input of shape {list(tensor.shape)}: {_first_line(error)}"
+                f"onnxruntime failed on an input of shape {list(tensor.shape)}: {first_line(error)}"
             ) from error
         return [np.asarray(output, dtype=np.float32) for output in outputs]
 
@@ -123,6 +130,23 @@ def resolve_card(model: onnx.ModelProto, task: str | None, where: str = "the mod
     if card is not None:
         return card.model_copy(update={"task": get_task(task or known).name})
     return _probe(model, infer_card(model, get_task(task).name, where), where)
+
+
+def resolve_common_card(teacher: onnx.ModelProto, hardened: onnx.ModelProto, task: str | None, where: str) -> ModelCard:
+    """The card under which a teacher and its hardened model are compared.
+
+    A foreign teacher borrows the card that `kdguard harden` wrote into the hardened model.
+
+    Raises:
+        UserError: as `resolve_card`, or the two models' cards contradict each other.
+    """
+    cards = read_card(teacher), read_card(hardened)
+    if cards[0] and cards[1] and cards[0].model_copy(update={"task": cards[1].task}) != cards[1]:
+        raise UserError(
+            f"{where} and the hardened model have different model cards (scale {cards[0].scale} and "
+            f"{cards[1].scale}, layout {cards[0].layout} and {cards[1].layout}); is this its teacher?"
+        )
+    return resolve_card(teacher if cards[0] or not cards[1] else hardened, task, where)
 
 
 def expose_taps(model: onnx.ModelProto, taps: Sequence[str]) -> onnx.ModelProto:
@@ -172,8 +196,10 @@ def _probe(model: onnx.ModelProto, card: ModelCard, where: str) -> ModelCard:
 def _build(model: onnx.ModelProto, provider: Provider, threads: int) -> onnxruntime.InferenceSession:
     import onnxruntime
 
+    # Failures reach the user as one line of ours, not as three of the log's.
+    onnxruntime.set_default_logger_severity(4)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # failures reach the user as one line, not as the log's three
+    options.log_severity_level = 4
     options.intra_op_num_threads = threads
     wanted = [_PROVIDERS["cuda"], _PROVIDERS["cpu"]] if provider != "cpu" else [_PROVIDERS["cpu"]]
     # The GPU wheel lists CUDA on machines without a GPU and then falls back without a word, so
@@ -183,7 +209,7 @@ def _build(model: onnx.ModelProto, provider: Provider, threads: int) -> onnxrunt
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=wanted)
     except Exception as error:  # as above: no common public base
-        raise UserError(f"onnxruntime refuses the model: {_first_line(error)}") from error
+        raise UserError(f"onnxruntime refuses the model: {first_line(error)}") from error
 
 
 def _has_gpu() -> bool:
@@ -194,8 +220,3 @@ def _numpy_type(onnx_type: str) -> type:
     return {"tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(int64)": np.int64}.get(
         onnx_type, np.float32
     )
-
-
-def _first_line(error: Exception) -> str:
-    line = next((part.strip() for part in str(error).splitlines() if part.strip()), type(error).__name__)
-    return line[:300]

@@ -6,7 +6,8 @@ tends to a multiple of u u^T. Each turn of the loop projects the vectors already
 squares, takes the column with the largest diagonal entry and makes it orthogonal to its
 predecessors; a column that lies among them is rounding noise and becomes zero. Power steps on the
 unsquared matrix, as a polish, were measured to change nothing: what error there is comes from the
-rounding of G. The projector comes back factored, P = U U^T, because applying U (U^T F) costs 2kCP multiplications instead of C^2 P.
+rounding of G. The projector comes back factored, P = U U^T, because applying U (U^T F) costs 2kCP
+multiplications instead of C^2 P.
 
 Everything is fp32 inside. Non-finite Gram entries switch the perturbation off (U = 0) instead of
 spreading, so the op never makes a NaN of an input that had none. NaN is taken out of G before

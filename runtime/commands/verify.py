@@ -28,14 +28,14 @@ def verify(
     from kdguard.export.onnx_files import load_onnx
     from kdguard.export.tasks import get_task
     from kdguard.runtime.fidelity import measure_fidelity
-    from kdguard.runtime.session import RestorationSession, resolve_card
+    from kdguard.runtime.session import RestorationSession, resolve_common_card
     from kdguard.runtime.tables import fidelity_table
     from kdguard.runtime.terminal import progress_bar, show
 
     if json:
         check_writable(json)
     models = load_onnx(teacher), load_onnx(hardened)
-    card = resolve_card(models[0], task, str(teacher))
+    card = resolve_common_card(*models, task, str(teacher))
     pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, seed)
     clean, hard = (RestorationSession(model, card, provider=provider.value) for model in models)
     with progress_bar("comparing", len(pairs)) as advance:
