@@ -7,7 +7,6 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # CI pins the heavy packages here; the project itself accepts the ranges in pyproject.toml.
 CONSTRAINTS ?= constraints.txt
-ZOO    ?= ../shared/zoo
 
 .PHONY: help setup run test test-all lint types wheel-check clean
 
@@ -44,5 +43,5 @@ types: setup  ## mypy on the public packages
 wheel-check: setup  ## build the wheel, install it elsewhere and use it from an empty folder
 	$(BIN)/python -m pytest tests/packaging
 
-clean:  ## remove everything that was built
-	rm -rf $(VENV) build dist runs *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove everything that was built; run folders stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

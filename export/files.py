@@ -78,9 +78,14 @@ def write_text(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def to_json(content: object) -> str:
+    """Indented, strict JSON (no NaN, no infinity) with a final newline."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
 def write_json(target: Path, content: object) -> None:
-    """Write JSON atomically: indented, strict (no NaN), with a final newline."""
-    write_text(target, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    """Write JSON atomically."""
+    write_text(target, to_json(content))
 
 
 def sha256_of_file(path: Path) -> str:

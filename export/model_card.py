@@ -35,6 +35,14 @@ class ModelCard(BaseModel):
         default_factory=dict, description="constant values of further inputs, flattened"
     )
 
+    def describe(self) -> str:
+        """One line for people."""
+        low, high = self.value_range
+        return (
+            f"{self.task or 'task not stated'}, {self.layout}, {self.channels} channel(s), range {low:g} to {high:g}, "
+            f"scale {self.scale}, size multiple {self.size_multiple}"
+        )
+
     @field_validator("value_range")
     @classmethod
     def _white_above_black(cls, value: tuple[float, float]) -> tuple[float, float]:

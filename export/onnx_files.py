@@ -86,13 +86,14 @@ def _check_external_tensor(tensor: onnx.TensorProto, path: Path) -> None:
         )
 
 
-def load_onnx(path: Path) -> onnx.ModelProto:
+def load_onnx(path: Path | str) -> onnx.ModelProto:
     """Read an ONNX model with its external data, after checking both.
 
     Raises:
         UserError: missing, empty, truncated or invalid file, or external data that is missing or
             lies outside the model's folder.
     """
+    path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file; give the path of an ONNX model")
     if not path.is_file():
@@ -164,14 +165,14 @@ def serialise(model: onnx.ModelProto) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+def save_onnx(model: onnx.ModelProto, path: Path | str) -> None:
     """Write a model to one file, atomically.
 
     Raises:
         UserError: the folder cannot be written, or the model is too large.
     """
     content = serialise(model)
-    with atomic_path(path) as temporary:
+    with atomic_path(Path(path)) as temporary:
         temporary.write_bytes(content)
 
 

@@ -235,8 +235,8 @@ def _measure_parity(
                 f"onnxruntime {list(actual.shape)}; the output size depends on the input in a way the export froze"
             )
         scales |= {actual.shape[axis] / tensor.shape[axis] for axis in sides}
-        error = float(np.abs(actual - expected).max())
-        worst = max(worst, error if np.isfinite(error) else np.inf)
+        difference = float(np.abs(actual - expected).max())
+        worst = max(worst, difference if np.isfinite(difference) else np.inf)
     (scale, *others) = sorted(scales)
     if others or scale < 1 or scale != int(scale):
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,20 +10,24 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+import onnx
 
 from kdguard.export.errors import UserError
-from kdguard.export.files import sha256_of_file
-from kdguard.export.image_pairs import ImagePair, load_pairs
+from kdguard.export.image_pairs import ImagePair, load_pairs, refuse_overlap
 from kdguard.export.model_card import ModelCard
-from kdguard.export.onnx_files import load_onnx
+from kdguard.export.onnx_files import load_onnx, serialise
 from kdguard.export.tasks import get_task
-from kdguard.graph_passes.inventory import HardenedLayer, hardened_layers
+from kdguard.graph_passes.inventory import hardened_layers
+from kdguard.runtime.metrics import check_scorable
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.scoreboard import Row, Scoreboard, summarise
-from kdguard.runtime.session import RestorationSession, resolve_card
+from kdguard.runtime.session import RestorationSession, resolve_common_card
 from kdguard.runtime.teacher_cache import TeacherAnswers, query_teacher
-from kdguard.runtime.terminal import progress_bar
+from kdguard.runtime.terminal import progress_bar, say
 from kdguard.runtime.trial import Source, TrainingOptions, Trial, TrialResult, run_trial
+
+MIN_TILE = 16
+"""Smaller pieces are all border."""
 
 DEFAULT_RECIPES = ("scratch", "output-l1", "fitnets")
 
@@ -79,23 +84,28 @@ def attack(
         UserError: unknown recipe, bad models or data, a tap that is not there.
     """
     recipes = [get_recipe(name) for name in options.recipes]
+    if not recipes or len(set(options.recipes)) < len(recipes):
+        raise UserError("give at least one recipe, each once; `kdguard attack --list-recipes` shows them")
     if options.seeds < 1:
         raise UserError(f"--seeds {options.seeds}: at least one seed is needed, three for an interval")
     teacher, hardened = load_onnx(teacher_path), load_onnx(hardened_path)
-    card = resolve_card(teacher, task, str(teacher_path))
-    tap = _resolve_tap(options, hardened_layers(hardened)) if any(r.taps for r in recipes) else None
+    card = resolve_common_card(teacher, hardened, task, str(teacher_path))
+    tap = _resolve_tap(options, teacher, hardened) if any(r.taps for r in recipes) else None
     train, test = _load_images(data, test_data, card, options.seed)
-    tiles = cut_tiles(train, options.tiles, options.tile, card.scale, options.seed)
+    check_scorable(test, get_task(card.task), card.scale)
+    tiles = cut_tiles(train, options.tiles, options.tile, card, options.seed)
+    say(f"{len(tiles)} tiles of {tiles[0].degraded.shape[0]} px to train on, {len(test)} test images to score on")
 
     with tempfile.TemporaryDirectory() as scratch:
         tile_paths = _store_tiles(tiles, Path(scratch))
         answers: dict[Source, TeacherAnswers] = {}
         if any(recipe.queries for recipe in recipes):
-            paths: dict[Source, Path] = {"clean": teacher_path, "hardened": hardened_path}
-            for (source, path), model in zip(paths.items(), (teacher, hardened), strict=True):
+            models: dict[Source, onnx.ModelProto] = {"clean": teacher, "hardened": hardened}
+            for source, model in models.items():
                 session = RestorationSession(model, card, taps=(tap,) if tap else ())
+                content = hashlib.sha256(serialise(model)).hexdigest()
                 answers[source] = query_teacher(
-                    session, sha256_of_file(path), tiles, cache or Path(scratch), f"asking the {source} teacher"
+                    session, content, tiles, cache or Path(scratch), f"asking the {source} teacher"
                 )
         jobs, threads = _share_cores(len(recipes) * options.seeds)
         trials = [
@@ -117,7 +127,7 @@ def attack(
             for source in _sources(recipe.queries)
         ]
         results = _run(trials, jobs)
-    return AttackOutcome(_scoreboard(results, options, tap), results)
+    return AttackOutcome(_scoreboard(results, options, tap, len(test)), results)
 
 
 def _liveliest(test: Sequence[ImagePair]) -> int:
@@ -129,12 +139,16 @@ def _sources(queries: bool) -> tuple[Source, ...]:
     return ("clean", "hardened") if queries else ("none",)
 
 
-def _resolve_tap(options: AttackOptions, hardened: Sequence[HardenedLayer]) -> str:
-    if options.tap:
-        return options.tap
-    if not hardened:
+def _resolve_tap(options: AttackOptions, teacher: onnx.ModelProto, hardened: onnx.ModelProto) -> str:
+    """The tensor to read, present in both models: an attacker cannot tap what is not there."""
+    layers = hardened_layers(hardened)
+    if not options.tap and not layers:
         raise UserError("the hardened model has no hardened layer to tap; name one with --tap")
-    return hardened[-1].layer
+    tap = options.tap or layers[-1].layer
+    for model, name in ((teacher, "teacher"), (hardened, "hardened model")):
+        if not any(tap in node.output for node in model.graph.node):
+            raise UserError(f"tap {tap!r} is not a tensor of the {name}'s graph; see `kdguard inspect MODEL`")
+    return tap
 
 
 def _load_images(
@@ -145,7 +159,7 @@ def _load_images(
     pairs = load_pairs(data, task, card.channels, card.scale, seed)
     if test_data is not None:
         test = load_pairs(test_data, task, card.channels, card.scale, seed + 1)
-        _refuse_overlap(pairs, test)
+        refuse_overlap(pairs, test, "training")
         return pairs, test
     if len(pairs) < 2:
         raise UserError(f"{data}: one image cannot be both trained and scored on; add images or give --test-data")
@@ -153,23 +167,28 @@ def _load_images(
     return [pair for pair in pairs if all(pair is not kept for kept in test)], test
 
 
-def _refuse_overlap(train: list[ImagePair], test: list[ImagePair]) -> None:
-    """Students scored on images they were trained on would measure memory."""
-    known = {pair.clean.tobytes(): pair.name for pair in train}
-    for pair in test:
-        if pair.clean.tobytes() in known:
-            raise UserError(
-                f"test image {pair.name!r} is also a training image ({known[pair.clean.tobytes()]!r}); keep them apart"
-            )
+def cut_tiles(pairs: list[ImagePair], count: int, side: int, card: ModelCard, seed: int) -> list[ImagePair]:
+    """Cut `count` square tiles at seeded random places.
 
+    The side shrinks to that of the median image, and to a multiple of what the model takes: a padded
+    tile's feature map would not line up with it. Smaller images give no tiles.
 
-def cut_tiles(pairs: list[ImagePair], count: int, side: int, scale: int, seed: int) -> list[ImagePair]:
-    """Cut `count` square tiles at seeded random places; the side shrinks to the smallest image."""
-    side = min([side, *(s for pair in pairs for s in pair.degraded.shape[:2])])
-    rng = np.random.default_rng([seed, 2])
+    Raises:
+        UserError: the images are smaller than the model's size multiple.
+    """
+    sides = [min(pair.degraded.shape[:2]) for pair in pairs]
+    side = min(side, int(np.median(sides)))
+    side -= side % card.size_multiple
+    if side < max(card.size_multiple, MIN_TILE):
+        raise UserError(
+            f"the images to train on are too small: tiles of {max(card.size_multiple, MIN_TILE)} pixels are needed, "
+            f"the median image has {int(np.median(sides))}"
+        )
+    usable = [pair for pair, shorter in zip(pairs, sides, strict=True) if shorter >= side]
+    scale, rng = card.scale, np.random.default_rng([seed, 2])
     tiles = []
     for index in range(count):
-        pair = pairs[index % len(pairs)]
+        pair = usable[index % len(usable)]
         top, left = (int(rng.integers(s - side + 1)) for s in pair.degraded.shape[:2])
         low = (slice(top, top + side), slice(left, left + side))
         high = (slice(top * scale, (top + side) * scale), slice(left * scale, (left + side) * scale))
@@ -207,7 +226,7 @@ def _run(trials: list[Trial], jobs: int) -> list[TrialResult]:
     return sorted(results, key=lambda r: order[r.recipe, r.source, r.seed])
 
 
-def _scoreboard(results: list[TrialResult], options: AttackOptions, tap: str | None) -> Scoreboard:
+def _scoreboard(results: list[TrialResult], options: AttackOptions, tap: str | None, test_images: int) -> Scoreboard:
     summary, best = summarise(results)
     training = options.training
     return Scoreboard(
@@ -222,4 +241,5 @@ def _scoreboard(results: list[TrialResult], options: AttackOptions, tap: str | N
         student=f"{training.family}, width {training.width}, {training.blocks} blocks",
         student_parameters=results[0].parameters,
         tap=tap,
+        test_images=test_images,
     )

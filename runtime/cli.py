@@ -6,12 +6,33 @@ something. Errors of the user's are one line; ours keep their traceback.
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
 from kdguard.export.errors import UserError
 from kdguard.runtime.commands import attack, export, harden, inspect, run, verify
+
+INTERRUPTED = 130
+"""What shells report for Ctrl-C. Click would answer 1, which here means that a gate failed."""
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            print("kdguard: interrupted", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+        except EOFError as error:
+            raise RuntimeError("unexpected end of a file") from error
+
+    return run
+
 
 app = typer.Typer(
     name="kdguard",
@@ -29,7 +50,7 @@ for name, command in (
     ("attack", attack.attack),
     ("run", run.run),
 ):
-    app.command(name)(command)
+    app.command(name)(_interruptible(command))
 
 
 def _version(show: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from kdguard.export.errors import GateFailedError, UserError
-from kdguard.export.files import check_writable, sha256_of_file, write_json
+from kdguard.export.errors import GateFailedError
+from kdguard.export.files import atomic_path, check_outputs, check_writable, to_json, write_text
 from kdguard.export.image_pairs import ImagePair, load_pairs
-from kdguard.export.image_tensor import image_to_tensor
+from kdguard.export.image_tensor import Tensor, image_to_tensor
 from kdguard.export.model_card import ModelCard, read_card, write_card
-from kdguard.export.onnx_files import load_onnx, save_onnx
+from kdguard.export.onnx_files import load_onnx, model_files, serialise, sha256_of_model
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Placement
 from kdguard.graph_passes.inventory import HardenedLayer, hardened_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.runtime.fidelity import FidelityReport, measure_fidelity
+from kdguard.runtime.fidelity import FidelityReport, check_budget, measure_fidelity
 from kdguard.runtime.manifest import Manifest, ManifestLayer
 from kdguard.runtime.session import RestorationSession, resolve_card
 from kdguard.runtime.terminal import progress_bar
@@ -42,7 +43,8 @@ class HardenOptions:
 
 def manifest_path(hardened: Path) -> Path:
     """Where the manifest of a hardened model lies."""
-    return hardened.with_suffix(".manifest.json")
+    stem = hardened.stem if hardened.suffix == ".onnx" else hardened.name
+    return hardened.with_name(f"{stem}.manifest.json")
 
 
 def harden(
@@ -65,11 +67,10 @@ def harden(
         UserError: bad model, data, layers or output.
         GateFailedError: the hardened model is outside the budget on `data`.
     """
-    manifest = manifest or manifest_path(output)
     check_writable(output)
-    check_writable(manifest)
-    if output.resolve() == teacher_path.resolve():
-        raise UserError(f"{output} is the teacher itself; write the hardened model to another file")
+    manifest = manifest or manifest_path(output)
+    check_budget(options.budget_db)
+    check_outputs([output, manifest], model_files(teacher_path))
     teacher = load_onnx(teacher_path)
     card = resolve_card(teacher, task, str(teacher_path)) if task or data else read_card(teacher)
     pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, options.seed) if data and card else []
@@ -77,24 +78,36 @@ def harden(
     result = InsertSvdPerturb(
         options.globs, options.attributes, op_types=options.op_types, placement=options.placement
     )(teacher)
-    inserted = hardened_layers(result.model)
     hardened = onnx.ModelProto()
     hardened.CopyFrom(result.model)
     if card:
         write_card(hardened, card)
+    before = {entry.layer for entry in hardened_layers(teacher)}
+    inserted = hardened_layers(result.model)
     fidelity, distortions = None, {}
     if card and pairs:
         fidelity = _fidelity(teacher, hardened, card, pairs, options.budget_db)
         if not fidelity.within_budget:
             raise GateFailedError(
                 f"the hardened model fails the fidelity gate: {'; '.join(fidelity.failures())}; nothing was written. "
-                "Lower --gain, choose other --layers, or use --placement paired"
+                f"{_advice(options)}"
             )
-        distortions = feature_distortion(teacher, hardened, card, [entry.layer for entry in inserted], pairs)
-    save_onnx(hardened, output)
-    record = _record(teacher_path, output, inserted, distortions, fidelity, card, options)
-    write_json(manifest, record.model_dump())
+        # The given file is the baseline: layers that it had hardened already cannot be measured against it.
+        fresh = [entry.layer for entry in inserted if entry.layer not in before]
+        distortions = feature_distortion(teacher, hardened, card, fresh, pairs)
+    content = serialise(hardened)
+    record = _record(teacher_path, output, content, inserted, distortions, fidelity, card, options)
+    text = to_json(record.model_dump())
+    with atomic_path(output) as temporary:
+        temporary.write_bytes(content)
+    write_text(manifest, text)
     return record
+
+
+def _advice(options: HardenOptions) -> str:
+    if options.placement == "paired":
+        return "Paired nodes restore up to rounding: lower --gain, or leave out layers whose values are extreme"
+    return "Lower --gain, choose other --layers, or use --placement paired"
 
 
 def _fidelity(
@@ -122,20 +135,23 @@ def feature_distortion(
         return {}
     sessions = [RestorationSession(model, card, taps=layers) for model in (teacher, hardened)]
     ratios = []
-    for pair in pairs[:DISTORTION_IMAGES]:
-        clean, perturbed = (session.run(image_to_tensor(pair.degraded, card))[1:] for session in sessions)
-        ratios.append(
-            [
-                float(np.linalg.norm(p - c)) / max(float(np.linalg.norm(c)), 1e-12)
-                for c, p in zip(clean, perturbed, strict=True)
-            ]
-        )
+    chosen = pairs[:DISTORTION_IMAGES]
+    with progress_bar("distortion of feature maps", len(chosen)) as advance:
+        for pair in chosen:
+            clean, perturbed = (session.run(image_to_tensor(pair.degraded, card))[1:] for session in sessions)
+            ratios.append([_relative_change(c, p) for c, p in zip(clean, perturbed, strict=True)])
+            advance()
     return dict(zip(layers, np.mean(ratios, axis=0).tolist(), strict=True))
+
+
+def _relative_change(clean: Tensor, perturbed: Tensor) -> float:
+    return float(np.linalg.norm(perturbed - clean)) / max(float(np.linalg.norm(clean)), 1e-12)
 
 
 def _record(
     teacher_path: Path,
     output: Path,
+    content: bytes,
     inserted: Sequence[HardenedLayer],
     distortions: dict[str, float],
     fidelity: FidelityReport | None,
@@ -144,9 +160,9 @@ def _record(
 ) -> Manifest:
     return Manifest(
         teacher=teacher_path.name,
-        teacher_sha256=sha256_of_file(teacher_path),
+        teacher_sha256=sha256_of_model(teacher_path),
         hardened=output.name,
-        hardened_sha256=sha256_of_file(output),
+        hardened_sha256=hashlib.sha256(content).hexdigest(),
         task=card.task if card else None,
         layers=[
             ManifestLayer(

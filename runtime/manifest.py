@@ -20,7 +20,9 @@ class ManifestLayer(BaseModel):
     centred: bool
     nodes: list[str]
     relative_distortion: float | None = Field(
-        None, description="mean over images of |perturbed - clean| / |clean| (Frobenius); None without data"
+        None,
+        description="mean over images of |perturbed - clean| / |clean| (Frobenius); None without data, and for layers "
+        "that the given file had hardened already",
     )
 
 
@@ -29,7 +31,7 @@ class Manifest(BaseModel):
 
     kdguard_version: str = Field(default_factory=lambda: version("kdguard"))
     teacher: str = Field(description="file name")
-    teacher_sha256: str
+    teacher_sha256: str = Field(description="of the file; with external data, of the hashes of all its files")
     hardened: str = Field(description="file name")
     hardened_sha256: str
     task: str | None

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from kdguard.export.errors import UserError
+from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import get_task
+from kdguard.graph_passes.op.attributes import Gain, Rank
 from kdguard.runtime.attack import DEFAULT_RECIPES
+from kdguard.runtime.fidelity import MAX_BUDGET_DB
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.trial import TrainingOptions
 
@@ -34,23 +37,41 @@ class DataSection(_Strict):
     @model_validator(mode="after")
     def _one_way(self) -> DataSection:
         folders = (self.train, self.calibration, self.test)
-        if (self.prepare is None) == any(folder is None for folder in folders):
+        if (None in folders) if self.prepare is None else any(folders):
             raise ValueError("give either prepare, or all of train, calibration and test")
         return self
 
 
 class TeacherSection(_Strict):
-    """A torch factory with weights, or a ready ONNX file."""
+    """A torch factory with weights and its card, or a ready ONNX file."""
 
     source: str | None = Field(None, description="package.module:factory")
     weights: Path | None = None
-    onnx: Path | None = None
+    channels: Literal[1, 3] = 3
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    value_range: tuple[FiniteFloat, FiniteFloat] = (0.0, 1.0)
+    size_multiple: int = Field(1, ge=1)
+    onnx: Path | None = Field(None, description="instead of all the above")
 
     @model_validator(mode="after")
     def _one_way(self) -> TeacherSection:
         if (self.source is None) == (self.onnx is None):
             raise ValueError("give either source (and weights), or onnx")
+        if self.onnx is not None and self.model_fields_set != {"onnx"}:
+            raise ValueError("an ONNX file describes itself: leave out everything beside onnx")
         return self
+
+    def card(self, task: str) -> ModelCard:
+        """The card that the export will write; its scale is measured there."""
+        return ModelCard(
+            task=task,
+            input_name="image",
+            output_name="restored",
+            layout=self.layout,
+            channels=self.channels,
+            value_range=self.value_range,
+            size_multiple=self.size_multiple,
+        )
 
 
 class HardenSection(_Strict):
@@ -59,10 +80,10 @@ class HardenSection(_Strict):
     layers: list[str] = Field(default_factory=list)
     op_types: list[str] = Field(default_factory=list)
     placement: Literal["in-path", "paired"] = "paired"
-    rank: int = Field(4, ge=1, le=16)
-    gain: float = Field(10.0, gt=0)
+    rank: Rank = 4
+    gain: Gain = 10.0
     centred: bool = False
-    budget_db: float = Field(0.1, ge=0)
+    budget_db: float = Field(0.1, ge=0, le=MAX_BUDGET_DB)
 
 
 class AttackSection(_Strict):
@@ -74,11 +95,18 @@ class AttackSection(_Strict):
     tiles: int = Field(64, ge=1)
     training: TrainingOptions = Field(default_factory=TrainingOptions)
 
+    @field_validator("recipes")
+    @classmethod
+    def _each_once(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("a recipe is named twice; its students would count double")
+        return names
+
 
 class Pipeline(_Strict):
     """One run, from checkpoint to report."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(min_length=1, description="title of the report")
     task: str
     out: Path = Field(description="run folder, relative to the current folder")
     teacher: TeacherSection
@@ -86,6 +114,14 @@ class Pipeline(_Strict):
     harden: HardenSection
     attack: AttackSection = Field(default_factory=AttackSection)
     seed: int = Field(0, ge=0)
+
+
+def _in_plain_words(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "no such field; docs/pipeline.md lists them"
+    if kind == "missing":
+        return "missing"
+    return message.removeprefix("Value error, ")
 
 
 def load_pipeline(path: Path) -> Pipeline:
@@ -98,7 +134,7 @@ def load_pipeline(path: Path) -> Pipeline:
         raise UserError(f"{path}: no such file; give the path of a pipeline.yaml")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: a pipeline is a mapping with name, task, out, teacher, data and harden")
@@ -106,7 +142,7 @@ def load_pipeline(path: Path) -> Pipeline:
         pipeline = Pipeline.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, p['loc'])) or 'top level'}: {p['msg'].removeprefix('Value error, ')}"
+            f"{'.'.join(map(str, p['loc'])) or 'top level'}: {_in_plain_words(p['type'], p['msg'])}"
             for p in error.errors()
         )
         raise UserError(f"{path}: {problems}") from error

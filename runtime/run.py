@@ -9,9 +9,9 @@ from pathlib import Path
 
 import onnx
 
-from kdguard.export.errors import GateFailedError, UserError
-from kdguard.export.files import check_writable, write_json
-from kdguard.export.image_pairs import load_pairs
+from kdguard.export.errors import GateFailedError, UserError, first_line
+from kdguard.export.files import check_outputs, write_json
+from kdguard.export.image_pairs import ImagePair, load_pairs, refuse_overlap
 from kdguard.export.model_card import ModelCard, read_card, write_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.export.tasks import get_task
@@ -27,6 +27,9 @@ from kdguard.runtime.report.summary import RunSummary, conclude
 from kdguard.runtime.session import RestorationSession, resolve_card
 from kdguard.runtime.tables import fidelity_table, scoreboard_table
 from kdguard.runtime.terminal import announce, progress_bar, say, show
+
+RESULTS = ("report.html", "summary.json", "manifest.json", "hardened.onnx", "teacher.onnx")
+MARKER = ".kdguard-run"
 
 
 @dataclass(frozen=True)
@@ -50,19 +53,19 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
         GateFailedError: a fidelity gate failed; where it is the final one, the report is there.
     """
     started = time.monotonic()
-    if json:
-        check_writable(json)
-    out = _run_folder(overrides.out or pipeline.out)
+    out = _run_folder(overrides.out or pipeline.out, _inputs(path, pipeline))
+    check_outputs([json], [path, *(out / name for name in RESULTS)])
     data = _data_folders(pipeline, path.parent, out)
 
     announce("export")
     teacher = _teacher(pipeline, path.parent, out / "teacher.onnx")
+    card = resolve_card(load_onnx(teacher), pipeline.task, str(teacher))
+    pairs = _load_data(pipeline, card, data)
     announce("harden")
     manifest = _harden(pipeline, teacher, out, data["calibration"])
     announce("verify")
     models = load_onnx(teacher), load_onnx(out / "hardened.onnx")
-    card = resolve_card(models[0], None, str(teacher))
-    fidelity, restored = _verify(pipeline, models, card, data["test"])
+    fidelity, restored = _verify(pipeline, models, card, pairs)
     announce("attack")
     outcome = _attack(pipeline, overrides, out, data)
     announce("report")
@@ -83,15 +86,32 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     return summary
 
 
-def _run_folder(out: Path) -> Path:
-    """Make the folder, and drop an earlier run's results: they must not pass for this one's if it fails."""
+def _inputs(path: Path, pipeline: Pipeline) -> list[Path]:
+    """What the run reads: none of it may lie among what it writes."""
+    section, data = pipeline.teacher, pipeline.data
+    named = (section.weights, section.onnx, data.train, data.calibration, data.test)
+    return [path, *(path.parent / name for name in named if name is not None)]
+
+
+def _run_folder(out: Path, inputs: list[Path]) -> Path:
+    """Make the folder, and drop an earlier run's results: they must not pass for this one's if it fails.
+
+    Only folders that a run made are touched; a marker file tells them.
+    """
+    for path in inputs:
+        if path.resolve().is_relative_to(out.resolve()):
+            raise UserError(f"{path} lies in the run folder {out}, which is cleared at the start; choose another --out")
     try:
+        used = out.exists() and any(out.iterdir())
+        if used and not (out / MARKER).is_file():
+            raise UserError(f"{out} holds other files and is no run folder; choose a new or empty one with --out")
         out.mkdir(parents=True, exist_ok=True)
+        (out / MARKER).touch()
     except OSError as error:
         raise UserError(f"cannot make the run folder {out}: {error.strerror}; choose another with --out") from error
-    check_writable(out / "report.html")
-    for name in ("report.html", "summary.json", "hardened.onnx", "manifest.json"):
+    for name in RESULTS:
         (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / "data", ignore_errors=True)
     return out
 
 
@@ -101,9 +121,25 @@ def _data_folders(pipeline: Pipeline, base: Path, out: Path) -> dict[str, Path]:
         folders = {"train": section.train, "calibration": section.calibration, "test": section.test}
         return {name: base / folder for name, folder in folders.items() if folder is not None}
     prepare = import_callable(section.prepare, base)
-    shutil.rmtree(out / "data", ignore_errors=True)
-    prepare(out / "data")
+    try:
+        prepare(out / "data")
+    except UserError:
+        raise
+    except Exception as error:  # the user's own code
+        raise UserError(f"data.prepare {section.prepare} raised {type(error).__name__}: {first_line(error)}") from error
     return {name: out / "data" / name for name in ("train", "calibration", "test")}
+
+
+def _load_data(pipeline: Pipeline, card: ModelCard, data: dict[str, Path]) -> list[ImagePair]:
+    """The test pairs, after checking that they are in none of the other folders."""
+    task = get_task(card.task)
+    train, calibration = (
+        load_pairs(data[name], task, card.channels, card.scale, pipeline.seed) for name in ("train", "calibration")
+    )
+    test = load_pairs(data["test"], task, card.channels, card.scale, pipeline.seed + 1)
+    refuse_overlap(train, test, "training")
+    refuse_overlap(calibration, test, "calibration")
+    return test
 
 
 def _teacher(pipeline: Pipeline, base: Path, target: Path) -> Path:
@@ -111,7 +147,8 @@ def _teacher(pipeline: Pipeline, base: Path, target: Path) -> Path:
     section = pipeline.teacher
     if section.source is not None:
         weights = base / section.weights if section.weights else None
-        report = export_teacher(section.source, weights, target, task=pipeline.task, search_path=base)
+        card = section.card(pipeline.task)
+        report = export_teacher(section.source, weights, target, task=pipeline.task, card=card, search_path=base)
         say(f"exported {target}, differs from torch by {report.max_abs_error:.1e} on {report.images} real images")
         return target
     assert section.onnx is not None
@@ -142,12 +179,11 @@ def _harden(pipeline: Pipeline, teacher: Path, out: Path, calibration: Path) -> 
 
 
 def _verify(
-    pipeline: Pipeline, models: tuple[onnx.ModelProto, onnx.ModelProto], card: ModelCard, test: Path
+    pipeline: Pipeline, models: tuple[onnx.ModelProto, onnx.ModelProto], card: ModelCard, pairs: list[ImagePair]
 ) -> tuple[FidelityReport, list[RestoredImage]]:
-    pairs = load_pairs(test, get_task(card.task), card.channels, card.scale, pipeline.seed + 1)
     teacher, hardened = (RestorationSession(model, card) for model in models)
     with progress_bar("comparing on test images", len(pairs)) as advance:
-        return measure_fidelity(teacher, hardened, pairs, pipeline.task, pipeline.harden.budget_db, advance)
+        return measure_fidelity(teacher, hardened, pairs, card.task, pipeline.harden.budget_db, advance)
 
 
 def _attack(pipeline: Pipeline, overrides: Overrides, out: Path, data: dict[str, Path]) -> AttackOutcome:

@@ -29,6 +29,7 @@ class Group(BaseModel):
     psnr: float
     ssim: float
     ci95: float | None = Field(description="half width of the 95 % interval of the mean PSNR; None for one seed")
+    diverged: int = Field(0, description="students that ended in NaN or infinity; they are no measurement")
 
 
 class SummaryEntry(BaseModel):
@@ -47,14 +48,14 @@ class SummaryEntry(BaseModel):
 
 
 class BestStudent(BaseModel):
-    """The best student that any recipe distilled, by mean PSNR."""
+    """The best student that any recipe reached, by mean PSNR; a control's is open to every attacker."""
 
     recipe: str
     psnr: float
 
 
 class BestResponse(BaseModel):
-    """What an attacker who picks his recipe gets; the controls do not count."""
+    """What an attacker who picks his recipe gets, among those that ran."""
 
     clean: BestStudent
     hardened: BestStudent
@@ -66,12 +67,13 @@ class Scoreboard(BaseModel):
 
     rows: list[Row]
     summary: list[SummaryEntry]
-    best_response: BestResponse | None = Field(description="None where only controls ran")
+    best_response: BestResponse | None = Field(description="None where only controls ran, or students diverged")
     seeds: int
     steps: int
     student: str
     student_parameters: int
     tap: str | None
+    test_images: int
 
 
 def interval95(values: Sequence[float]) -> float | None:
@@ -101,7 +103,7 @@ def summarise(results: Sequence[TrialResult]) -> tuple[list[SummaryEntry], BestR
                 hardened=hardened_group,
                 drop_db=float(np.mean(drops)),
                 drop_ci95=interval95(drops),
-                ssim_drop_pct=100 * (1 - hardened_group.ssim / clean_group.ssim),
+                ssim_drop_pct=100 * (1 - hardened_group.ssim / max(clean_group.ssim, 1e-9)),
             )
         )
     return summary, _best_response(summary)
@@ -113,15 +115,18 @@ def _group(results: Sequence[TrialResult]) -> Group:
         psnr=float(np.mean(values)),
         ssim=float(np.mean([result.ssim for result in results])),
         ci95=interval95(values),
+        diverged=sum(result.diverged for result in results),
     )
 
 
 def _best_response(summary: Sequence[SummaryEntry]) -> BestResponse | None:
-    distilled = [entry for entry in summary if entry.tier != "control"]
-    if not distilled:
+    if all(entry.tier == "control" for entry in summary):
         return None
-    clean = max(distilled, key=lambda entry: entry.clean.psnr)
-    hardened = max(distilled, key=lambda entry: entry.hardened.psnr)
+    sound = [entry for entry in summary if not entry.clean.diverged + entry.hardened.diverged]
+    if not sound:
+        return None
+    clean = max(sound, key=lambda entry: entry.clean.psnr)
+    hardened = max(sound, key=lambda entry: entry.hardened.psnr)
     return BestResponse(
         clean=BestStudent(recipe=clean.recipe, psnr=clean.clean.psnr),
         hardened=BestStudent(recipe=hardened.recipe, psnr=hardened.hardened.psnr),

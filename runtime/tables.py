@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from kdguard.runtime.fidelity import FidelityReport
-from kdguard.runtime.scoreboard import Scoreboard
+from kdguard.runtime.scoreboard import Group, Scoreboard
 
 
 def fidelity_table(report: FidelityReport) -> Table:
@@ -37,17 +37,17 @@ def number(value: float, digits: int = 2) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def scoreboard_table(board: Scoreboard) -> Table:
     """One line per recipe; students from the clean teacher against students from the hardened one."""
-    best = board.best_response
+    spread = "mean ± 95 % interval" if board.seeds > 1 else "one seed, no interval"
     table = Table(
-        title=f"Students: PSNR in dB, mean of {board.seeds} seed(s) ± 95 % interval",
-        caption=(
-            "no distillation recipe ran"
-            if best is None
-            else f"best response: {number(best.clean.psnr)} from clean ({best.clean.recipe}), "
-            f"{number(best.hardened.psnr)} from hardened ({best.hardened.recipe}), drop {number(best.drop_db)} dB"
-        ),
+        title=f"Students: PSNR on {counted(board.test_images, 'test image')}, {counted(board.seeds, 'seed')}, {spread}",
+        caption=best_response_line(board),
     )
     for heading in ("recipe", "tier", "clean", "hardened", "drop", "SSIM drop"):
         table.add_column(heading, justify="left" if heading in ("recipe", "tier") else "right", no_wrap=True)
@@ -56,9 +56,28 @@ def scoreboard_table(board: Scoreboard) -> Table:
         table.add_row(
             entry.recipe,
             entry.tier,
-            plus_minus(entry.clean.psnr, entry.clean.ci95),
-            "no teacher" if control else plus_minus(entry.hardened.psnr, entry.hardened.ci95),
+            _students(entry.clean),
+            "no teacher" if control else _students(entry.hardened),
             "" if control else plus_minus(entry.drop_db, entry.drop_ci95),
             "" if control else f"{number(entry.ssim_drop_pct, 1)} %",
         )
     return table
+
+
+def _students(group: Group) -> str:
+    shown = plus_minus(group.psnr, group.ci95)
+    return f"{shown}, {group.diverged} diverged" if group.diverged else shown
+
+
+def best_response_line(board: Scoreboard) -> str:
+    """What the attacker's best choice gives him, and what was not tried."""
+    best = board.best_response
+    if best is None:
+        return "best response: none, no recipe distilled without diverging"
+    line = (
+        f"best response: {number(best.clean.psnr)} from clean ({best.clean.recipe}), "
+        f"{number(best.hardened.psnr)} from hardened ({best.hardened.recipe}), drop {number(best.drop_db)} dB"
+    )
+    if not any(entry.tier == "T0" for entry in board.summary):
+        line += "; no output-only recipe (T0) ran, a real attacker has that choice too"
+    return line

@@ -43,17 +43,24 @@ def query_teacher(
 
     Args:
         session: taps at most one tensor.
-        model_hash: SHA-256 of the model file, half of the key.
+        model_hash: of the model's content, weights included; with data, taps and card the cache key.
         tiles: equally sized images.
         folder: of the cache; one sub-folder per key appears in it whole or not at all.
+
+    Raises:
+        UserError: the cache cannot be written, the tap is no 4-D map, or the model fails.
     """
-    key = hashlib.sha256(f"{model_hash}{hash_pairs(list(tiles))}{session.taps}".encode()).hexdigest()[:32]
-    entry = folder / key
+    parts = (model_hash, hash_pairs(list(tiles)), session.taps, session.card.model_dump_json(), session.provider)
+    entry = folder / hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
     answers = TeacherAnswers(entry / "outputs.npy", entry / "features.npy" if session.taps else None)
-    if entry.is_dir():
+    if _is_whole(answers, len(tiles)):
         return answers
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder))
+    try:
+        shutil.rmtree(entry, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=folder))
+    except OSError as error:
+        raise UserError(f"cannot keep teacher queries in {folder}: {error.strerror}; choose another --cache") from error
     try:
         with progress_bar(description, len(tiles)) as advance:
             _ask(session, tiles, partial, advance)
@@ -62,6 +69,17 @@ def query_teacher(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return answers
+
+
+def _is_whole(answers: TeacherAnswers, count: int) -> bool:
+    """Whether an entry is there and undamaged: a full disk or a careless copy may have cut it."""
+    for path in filter(None, (answers.outputs, answers.features)):
+        try:
+            if len(np.load(path, mmap_mode="r")) != count:
+                return False
+        except (OSError, ValueError, EOFError):
+            return False
+    return True
 
 
 def _ask(session: RestorationSession, tiles: Sequence[ImagePair], folder: Path, advance: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-_out = Console()
+# Piped output has no width of its own, and rich would fold tables at 80 columns.
+_out = Console(width=None if sys.stdout.isatty() else 140)
 _progress = Console(stderr=True)
 
 

@@ -28,7 +28,7 @@ class TrainingOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    family: str = "residual-cnn"
+    family: Literal["residual-cnn"] = "residual-cnn"
     width: int = Field(16, ge=1, le=512)
     blocks: int = Field(4, ge=0, le=64)
     steps: int = Field(600, ge=1)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kdguard.runtime.commands import options
+from kdguard.runtime.commands.options import split_names
 
 
 def _list_recipes(asked: bool) -> None:
@@ -18,9 +19,9 @@ def _list_recipes(asked: bool) -> None:
     from kdguard.runtime.recipes import RECIPES
     from kdguard.runtime.terminal import show
 
-    table = Table("recipe", "tier", "source")
+    table = Table("recipe", "tier", "ground truth", "source")
     for recipe in RECIPES.values():
-        table.add_row(recipe.name, recipe.tier, recipe.source)
+        table.add_row(recipe.name, recipe.tier, "needed" if recipe.ground_truth else "", recipe.source)
     show(table)
     raise typer.Exit
 
@@ -46,7 +47,7 @@ def attack(
     tap: Annotated[
         str | None, typer.Option(help="Tensor that feature recipes read; the last hardened layer by default.")
     ] = None,
-    tiles: Annotated[int, typer.Option(min=1, help="Images the attacker owns, cut from the data.")] = 64,
+    tiles: Annotated[int, typer.Option(min=1, help="Square pieces cut from the data to train on.")] = 64,
     seed: options.Seed = 0,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps teacher queries between runs.")] = None,
     json: options.Json = None,
@@ -56,18 +57,17 @@ def attack(
 ) -> None:
     """Distill students from the clean and from the hardened teacher and compare them."""
 
-    from kdguard.export.files import check_writable, write_json
+    from kdguard.export.files import check_outputs, write_json
+    from kdguard.export.onnx_files import model_files
     from kdguard.runtime.attack import DEFAULT_RECIPES, AttackOptions
     from kdguard.runtime.attack import attack as run_attack
     from kdguard.runtime.tables import scoreboard_table
     from kdguard.runtime.terminal import show
     from kdguard.runtime.trial import TrainingOptions
 
-    if json:
-        check_writable(json)
-    names = [name.strip() for entry in recipes or DEFAULT_RECIPES for name in entry.split(",") if name.strip()]
+    check_outputs([json], [*model_files(teacher), *model_files(hardened)])
     attack_options = AttackOptions(
-        recipes=tuple(dict.fromkeys(names)),
+        recipes=split_names(recipes) if recipes else DEFAULT_RECIPES,
         seeds=seeds,
         tap=tap,
         tiles=tiles,

@@ -16,7 +16,7 @@ def export(
     weights: Annotated[
         Path | None, typer.Option("--weights", help=".safetensors, or a torch file of tensors only.")
     ] = None,
-    task: Annotated[str | None, typer.Option("--task", help="Restoration task, for the model card.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help=f"For the model card: {options.TASK_NAMES}.")] = None,
     path: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder to import from; the current one by default.")
     ] = None,
@@ -25,7 +25,8 @@ def export(
     channels: Annotated[int, typer.Option(help="Image channels, 1 or 3.")] = 3,
     layout: Annotated[str, typer.Option(help="NCHW or NHWC.")] = "NCHW",
     value_range: Annotated[
-        tuple[float, float], typer.Option("--range", help="Black and white at input and output.")
+        tuple[float, float],
+        typer.Option("--range", help="Black and white, two numbers: --range -1 1."),
     ] = (0.0, 1.0),
     size_multiple: Annotated[int, typer.Option(help="Height and width must be multiples of it.")] = 1,
     json: options.Json = None,
@@ -34,14 +35,13 @@ def export(
     from pydantic import ValidationError
 
     from kdguard.export.errors import UserError
-    from kdguard.export.files import check_writable, write_json
+    from kdguard.export.files import check_outputs, write_json
     from kdguard.export.image_pairs import load_degraded
     from kdguard.export.model_card import ModelCard
     from kdguard.export.torch_export import export_teacher
     from kdguard.runtime.terminal import say
 
-    if json:
-        check_writable(json)
+    check_outputs([output, json], [weights])
     try:
         card = ModelCard.model_validate(
             {
@@ -59,6 +59,10 @@ def export(
         raise UserError(f"--{'-'.join(map(str, problem['loc']))}: {problem['msg']}") from error
     images = load_degraded(data, channels) if data else None
     report = export_teacher(source, weights, output, task=task, images=images, card=card, opset=opset, search_path=path)
+    if weights is None:
+        say("no --weights: the file holds the weights that the factory made", "yellow")
+    if task is None:
+        say("no --task: later commands will ask for it", "yellow")
     say(
         f"exported {output}: opset {report.opset}, scale {report.card.scale}, differs from torch by "
         f"{report.max_abs_error:.1e} on {report.images} real images"

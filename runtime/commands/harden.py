@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 from kdguard.runtime.commands import options
+from kdguard.runtime.commands.options import split_names
+
+STILL = 0.01
+"""A map that moves by less than this share of its norm is called out."""
 
 
 def harden(
@@ -15,10 +19,15 @@ def harden(
     output: Annotated[Path, typer.Option("-o", "--output", help="The hardened .onnx file to write.")],
     layers: Annotated[
         list[str] | None,
-        typer.Option("--layers", metavar="GLOB", help="Feature maps to harden, by tensor or node name; repeatable."),
+        typer.Option(
+            "--layers",
+            metavar="GLOB",
+            help="Feature maps by tensor or node name; repeat, or separate by commas.",
+        ),
     ] = None,
     op_type: Annotated[
-        list[str] | None, typer.Option("--op-type", help="Harden what these operators produce; repeatable.")
+        list[str] | None,
+        typer.Option("--op-type", help="What these operators produce; repeat, or separate by commas."),
     ] = None,
     placement: Annotated[
         options.PlacementOption,
@@ -37,15 +46,15 @@ def harden(
     from pydantic import ValidationError
 
     from kdguard.export.errors import UserError
-    from kdguard.export.files import check_writable, write_json
+    from kdguard.export.files import check_outputs, write_json
+    from kdguard.export.onnx_files import model_files
     from kdguard.graph_passes.op import SvdPerturbAttributes
     from kdguard.runtime.harden import HardenOptions, manifest_path
     from kdguard.runtime.harden import harden as harden_file
     from kdguard.runtime.tables import number
     from kdguard.runtime.terminal import say
 
-    if json:
-        check_writable(json)
+    check_outputs([output, manifest_path(output) if output.name else None, json], model_files(model))
     try:
         attributes = SvdPerturbAttributes(rank=rank, gain=gain, centred=centred)
     except ValidationError as error:
@@ -54,17 +63,16 @@ def harden(
     manifest = harden_file(
         model,
         output,
-        HardenOptions(layers or (), op_type or (), placement.value, attributes, budget_db, seed),
+        HardenOptions(split_names(layers), split_names(op_type), placement.value, attributes, budget_db, seed),
         task=task,
         data=data,
     )
     for entry in manifest.layers:
-        moved = (
-            "" if entry.relative_distortion is None else f", moved by {entry.relative_distortion:.1f} times its norm"
-        )
-        say(
-            f"hardened {entry.layer} ({entry.op_type}) {entry.placement}, rank {entry.rank}, gain {entry.gain:g}{moved}"
-        )
+        change = entry.relative_distortion
+        moved = "" if change is None else f", moved by {change:.2g} times its norm"
+        say(f"{entry.layer} ({entry.op_type}): {entry.placement}, rank {entry.rank}, gain {entry.gain:g}{moved}")
+        if change is not None and change < STILL:
+            say(f"  {entry.layer} hardly moves: a dead map, or a gain near 1; it misleads nobody there", "yellow")
     if manifest.fidelity:
         fidelity = manifest.fidelity
         say(
@@ -73,6 +81,6 @@ def harden(
         )
     else:
         say("fidelity not measured: give --data, or run `kdguard verify`", "yellow")
-    say(f"wrote {output} and {manifest_path(output)}")
+    say(f"wrote {output} and {manifest_path(output)}: {len(manifest.layers)} hardened layers")
     if json:
         write_json(json, manifest.model_dump())

@@ -17,30 +17,31 @@ def inspect(
     """List the feature maps that can be hardened, and those that are."""
     from dataclasses import asdict
 
+    from rich.markup import escape
     from rich.table import Table
 
-    from kdguard.export.files import check_writable, write_json
+    from kdguard.export.files import check_outputs, write_json
     from kdguard.export.model_card import read_card
-    from kdguard.export.onnx_files import load_onnx
+    from kdguard.export.onnx_files import load_onnx, model_files
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.graph_passes.layers import find_layers
     from kdguard.runtime.terminal import say, show
 
-    if json:
-        check_writable(json)
+    check_outputs([json], model_files(model))
     loaded = load_onnx(model)
     layers, hardened, card = find_layers(loaded), hardened_layers(loaded), read_card(loaded)
     placements = {entry.layer: entry for entry in hardened}
-    table = Table(title=f"{model.name}: {len(layers)} feature maps, {len(hardened)} hardened")
-    for heading in ("layer", "operator", "shape", "type", "read by", "kdguard"):
-        table.add_column(heading, overflow="fold")
+    table = Table(title=escape(f"{model.name}: {len(layers)} feature maps, {len(hardened)} hardened"))
+    for heading in ("layer", "operator", "channels", "type", "read by", "kdguard"):
+        # Names are copied into --layers: they may not be broken over lines.
+        table.add_column(heading, no_wrap=heading == "layer", overflow="fold")
     for layer in layers:
         entry = placements.get(layer.name)
         mark = f"{entry.placement}, rank {entry.attributes['rank']}, gain {entry.attributes['gain']:g}" if entry else ""
-        shape = " x ".join("?" if side is None else str(side) for side in layer.shape)
-        table.add_row(layer.name, layer.op_type, shape, layer.dtype, str(layer.consumers), mark)
+        channels = "?" if layer.shape[1] is None else str(layer.shape[1])
+        table.add_row(escape(layer.name), escape(layer.op_type), channels, layer.dtype, str(layer.consumers), mark)
     show(table)
-    say(f"card: {card.model_dump_json()}" if card else "card: none (a foreign model; give --task)")
+    say(f"model card: {card.describe()}" if card else "model card: none (a foreign model; give --task)")
     if json:
         write_json(
             json,

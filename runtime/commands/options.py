@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+TASK_NAMES = "super-resolution, low-light, underwater, dehazing, deraining or denoising"
+
 
 class PlacementOption(StrEnum):
     """`--placement`."""
@@ -27,7 +29,7 @@ class ProviderOption(StrEnum):
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")]
 Task = Annotated[
     str | None,
-    typer.Option("--task", help="Restoration task; only needed where the model carries no card."),
+    typer.Option("--task", help=f"Restoration task, where the model carries no card: {TASK_NAMES}."),
 ]
 Data = Annotated[
     Path,
@@ -40,3 +42,9 @@ OptionalData = Annotated[
 BudgetDb = Annotated[float, typer.Option("--budget-db", min=0, help="PSNR that the hardened model may lose, in dB.")]
 Provider = Annotated[ProviderOption, typer.Option("--provider", help="Where onnxruntime runs.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+
+
+def split_names(given: list[str] | None) -> tuple[str, ...]:
+    """Names from a repeatable option whose values may hold several, separated by commas; each once."""
+    names = (name.strip() for value in given or () for name in value.split(","))
+    return tuple(dict.fromkeys(name for name in names if name))

@@ -23,17 +23,16 @@ def verify(
     """Check that the hardened model still does the teacher's job. Exits with 1 where it does not."""
 
     from kdguard.export.errors import GateFailedError
-    from kdguard.export.files import check_writable, write_json
+    from kdguard.export.files import check_outputs, write_json
     from kdguard.export.image_pairs import load_pairs
-    from kdguard.export.onnx_files import load_onnx
+    from kdguard.export.onnx_files import load_onnx, model_files
     from kdguard.export.tasks import get_task
     from kdguard.runtime.fidelity import measure_fidelity
     from kdguard.runtime.session import RestorationSession, resolve_common_card
     from kdguard.runtime.tables import fidelity_table
     from kdguard.runtime.terminal import progress_bar, show
 
-    if json:
-        check_writable(json)
+    check_outputs([json], [*model_files(teacher), *model_files(hardened)])
     models = load_onnx(teacher), load_onnx(hardened)
     card = resolve_common_card(*models, task, str(teacher))
     pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, seed)

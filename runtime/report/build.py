@@ -20,7 +20,7 @@ from kdguard.runtime.metrics import psnr
 from kdguard.runtime.report import figures
 from kdguard.runtime.report.summary import RunSummary
 from kdguard.runtime.session import RestorationSession
-from kdguard.runtime.tables import number, plus_minus
+from kdguard.runtime.tables import counted, number, plus_minus
 from kdguard.runtime.trial import TrialResult
 
 DIFFERENCE_GAIN = 10
@@ -63,6 +63,7 @@ def write_report(
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         plus_minus=plus_minus,
         number=number,
+        counted=counted,
         scoreboard_plot=figures.scoreboard_plot(summary.attack),
         curves_plot=figures.curves_plot(trials),
         spectra_plot=figures.spectra_plot(restored),

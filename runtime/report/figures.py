@@ -60,18 +60,18 @@ def png_uri(image: Image, enlarge: int = 1) -> str:
 
 
 def scoreboard_plot(board: Scoreboard) -> str:
-    """Every student as a dot, means with 95 % intervals: recipes down, PSNR across."""
+    """Every student as a tick, means with 95 % intervals: recipes down, PSNR across."""
     names = [entry.recipe for entry in board.summary]
     figure, axes = plt.subplots(figsize=(8, 0.9 + 0.65 * len(names)))
     for position, entry in enumerate(board.summary):
         for source, group, offset in _sides(entry):
             y = position + offset
             dots = [row.psnr for row in board.rows if (row.recipe, row.source) == (entry.recipe, source)]
-            axes.scatter(dots, [y] * len(dots), s=16, color=COLOURS[source], alpha=0.35, linewidths=0)
+            axes.scatter(dots, [y] * len(dots), s=26, color=COLOURS[source], alpha=0.55, marker="|", linewidths=1.5)
             axes.errorbar(group.psnr, y, xerr=group.ci95, fmt="o", ms=7, capsize=4, lw=1.6, color=COLOURS[source])
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlabel("PSNR of the student on test images, dB (mean and 95 % interval; faint dots: single seeds)")
+    axes.set_xlabel("PSNR of the student on test images, dB (mean and 95 % interval; ticks: single seeds)")
     for source in ("none", "clean", "hardened"):
         axes.plot([], [], "o", color=COLOURS[source], label=_LABELS[source])
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.22), ncols=3, frameon=False)

@@ -10,7 +10,10 @@ from kdguard.runtime.fidelity import FidelityReport
 from kdguard.runtime.manifest import Manifest
 from kdguard.runtime.report.environment import Environment
 from kdguard.runtime.scoreboard import Scoreboard, SummaryEntry
-from kdguard.runtime.tables import number, plus_minus
+from kdguard.runtime.tables import best_response_line, counted, number, plus_minus
+
+SMALL_EFFECT_DB = 0.5
+"""An interval around zero no wider than this says that there is no effect worth having."""
 
 
 class Verdict(BaseModel):
@@ -38,12 +41,7 @@ def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest) ->
     """The verdict in plain words; every claim names its tier and its measured figure."""
     findings = [_fidelity_finding(fidelity)]
     findings += [_recipe_finding(entry, board.seeds) for entry in board.summary if entry.tier != "control"]
-    if best := board.best_response:
-        findings.append(
-            f"Best response: an attacker who picks his recipe gets {best.clean.psnr:.2f} dB from the clean teacher "
-            f"({best.clean.recipe}) and {best.hardened.psnr:.2f} dB from the hardened one ({best.hardened.recipe}): "
-            f"drop {number(best.drop_db)} dB."
-        )
+    findings.append(f"B{best_response_line(board)[1:]}.")
     if all(layer.placement == "paired" for layer in manifest.layers):
         findings.append(
             "T1s, not measured in this run: paired nodes leave outputs as they were and are undone by deleting them; "
@@ -59,17 +57,18 @@ def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest) ->
 def _headline(board: Scoreboard) -> str:
     misled = [e for e in board.summary if e.tier != "control" and _certain(e) and e.drop_db > 0]
     if not misled:
-        return "Fidelity holds; none of the recipes tried was measurably misled."
+        return "Fidelity holds. Whether any recipe is misled is not shown by this run."
     worst = max(misled, key=lambda entry: entry.drop_db)
-    tail = ""
-    if best := board.best_response:
-        tail = f" the best response loses {number(best.drop_db)} dB."
-    return f"Fidelity holds. {worst.recipe} ({worst.tier}) loses {worst.drop_db:.2f} dB;{tail}"
+    headline = f"Fidelity holds. {worst.recipe} ({worst.tier}) loses {worst.drop_db:.2f} dB"
+    if board.best_response is None:
+        return f"{headline}."
+    return f"{headline}; the best response loses {number(board.best_response.drop_db)} dB."
 
 
 def _certain(entry: SummaryEntry) -> bool:
-    """Whether the drop's interval excludes zero; one seed gives no interval and no certainty."""
-    return entry.drop_ci95 is not None and abs(entry.drop_db) > entry.drop_ci95
+    """Whether the drop's interval excludes zero; one seed, or a student that diverged, gives no certainty."""
+    diverged = entry.clean.diverged + entry.hardened.diverged
+    return entry.drop_ci95 is not None and not diverged and abs(entry.drop_db) > entry.drop_ci95
 
 
 def _fidelity_finding(fidelity: FidelityReport) -> str:
@@ -83,13 +82,20 @@ def _fidelity_finding(fidelity: FidelityReport) -> str:
 
 def _recipe_finding(entry: SummaryEntry, seeds: int) -> str:
     drop = plus_minus(entry.drop_db, entry.drop_ci95)
-    if entry.drop_ci95 is None:
-        reading = "one seed, no interval: not conclusive"
-    elif not _certain(entry):
-        reading = "no measurable effect"
-    else:
-        reading = "hardening hurts this student" if entry.drop_db > 0 else "hardening helps this student"
     return (
         f"{entry.tier} {entry.recipe}: {entry.clean.psnr:.2f} dB from the clean teacher, {entry.hardened.psnr:.2f} dB "
-        f"from the hardened one; drop {drop} dB over {seeds} seed(s): {reading}."
+        f"from the hardened one; drop {drop} dB over {counted(seeds, 'seed')}: {_reading(entry)}."
     )
+
+
+def _reading(entry: SummaryEntry) -> str:
+    """What the figures allow to say."""
+    if diverged := entry.clean.diverged + entry.hardened.diverged:
+        return f"not conclusive, {counted(diverged, 'student')} diverged"
+    if entry.drop_ci95 is None:
+        return "not conclusive, one seed gives no interval"
+    if _certain(entry):
+        return "hardening hurts this student" if entry.drop_db > 0 else "hardening helps this student"
+    if entry.drop_ci95 <= SMALL_EFFECT_DB:
+        return "no measurable effect"
+    return "not conclusive, the interval is wider than the drop; more seeds or steps are needed"

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kdguard.export.errors import GateFailedError, UserError
-from kdguard.export.model_card import read_card
+from kdguard.export.model_card import ModelCard, read_card
 from kdguard.export.onnx_files import default_opset, load_onnx
 from kdguard.export.torch_export import build_module, export_teacher, import_callable, sample_images
 from tests.conftest import QUICKSTART, run_onnx
@@ -69,12 +69,68 @@ def test_scale_is_measured(tmp_path: Path) -> None:
     assert report.max_abs_error < 1e-4
 
 
-def test_disagreement_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdguard.export.torch_export.PARITY_TOLERANCE", 0.0)
-    monkeypatch.setattr("kdguard.export.torch_export._measure_parity", lambda *_: (1, 1e-6))
+@pytest.mark.parametrize("difference", [2e-3, float("inf")])
+def test_disagreement_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float) -> None:
+    monkeypatch.setattr("kdguard.export.torch_export._measure_parity", lambda *_: (1, difference))
     with pytest.raises(GateFailedError, match="parity failed"):
         export_teacher(Upscaler(), None, tmp_path / "up.onnx", task="super-resolution")
     assert not list(tmp_path.iterdir())
+
+
+class Nan(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.log(x - 100)
+
+
+class Halves(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(x, 2)
+
+
+class Two(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+class Evens(nn.Module):
+    """Down by two and up again, added to the input: odd sizes do not fit."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + nn.functional.interpolate(nn.functional.avg_pool2d(x, 2), scale_factor=2.0)
+
+
+class Grey(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (Nan(), "parity failed"),
+        (Halves(), "one whole factor"),
+        (Two(), "returns the restored image only"),
+        (Evens(), "--size-multiple"),
+        (Grey(), "--channels"),
+    ],
+)
+def test_models_that_cannot_ship_say_why(tmp_path: Path, model: nn.Module, reason: str) -> None:
+    with pytest.raises(UserError, match=reason) as caught:
+        export_teacher(model, None, tmp_path / "x.onnx", task="deraining")
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_size_multiple_and_grey_export(tmp_path: Path) -> None:
+    card = ModelCard(task="deraining", input_name="image", output_name="restored", size_multiple=2)
+    assert export_teacher(Evens(), None, tmp_path / "evens.onnx", card=card).card.size_multiple == 2
+    grey = card.model_copy(update={"channels": 1, "size_multiple": 1})
+    assert export_teacher(Grey(), None, tmp_path / "grey.onnx", card=grey).card.channels == 1
 
 
 def test_model_that_cannot_be_dynamic(tmp_path: Path) -> None:
@@ -109,3 +165,18 @@ def test_imports_are_looked_up_beside_the_given_folder_only_while_importing(tmp_
     import sys
 
     assert str(tmp_path.resolve()) not in sys.path
+
+
+def test_the_module_beside_the_file_wins_over_a_cached_namesake(tmp_path: Path) -> None:
+    for folder, value in (("a", 1), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "namesake_for_test.py").write_text(f"def f():\n    return {value}\n")
+    assert [import_callable("namesake_for_test:f", tmp_path / folder)() for folder in "aba"] == [1, 2, 1]
+
+
+def test_errors_in_the_users_module_are_one_line(tmp_path: Path) -> None:
+    for name, text in (("syntax", "def f(:\n"), ("missing", "import nowhere_at_all\n"), ("fails", "1 / 0\n")):
+        (tmp_path / f"{name}_for_test.py").write_text(text)
+        with pytest.raises(UserError, match="cannot import") as caught:
+            import_callable(f"{name}_for_test:f", tmp_path)
+        assert "\n" not in str(caught.value)

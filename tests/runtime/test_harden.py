@@ -46,7 +46,7 @@ def test_without_data_nothing_is_claimed(conv_net_file: Path, tmp_path: Path) ->
 
 def test_the_teacher_is_never_overwritten(conv_net_file: Path) -> None:
     before = conv_net_file.read_bytes()
-    with pytest.raises(UserError, match="the teacher itself"):
+    with pytest.raises(UserError, match="that is the input"):
         harden(
             conv_net_file,
             conv_net_file.parent / ".." / conv_net_file.parent.name / "teacher.onnx",

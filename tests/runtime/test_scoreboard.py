@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,22 @@ def test_summary_is_paired_by_seed() -> None:
     assert best is not None
     assert (best.clean.recipe, best.hardened.recipe) == ("fitnets", "output-l1")
     assert best.drop_db == pytest.approx(33.0 - 31.9)
+
+
+def test_the_control_is_a_choice_that_every_attacker_has() -> None:
+    """Without it, leaving the output-only recipe out would make any defence look good."""
+    _, best = summarise([t for t in TRIALS if t.recipe != "output-l1"])
+    assert best is not None
+    assert (best.clean.recipe, best.hardened.recipe) == ("fitnets", "scratch")
+    assert best.drop_db == pytest.approx(33.0 - 31.0)
+
+
+def test_a_diverged_student_takes_its_recipe_out_of_the_best_response() -> None:
+    spoilt = [dataclasses.replace(t, diverged=t.recipe == "fitnets" and t.seed == 0) for t in TRIALS]
+    summary, best = summarise(spoilt)
+    assert (summary[2].clean.diverged, summary[2].hardened.diverged) == (1, 1)
+    assert best is not None
+    assert best.clean.recipe == "output-l1"
 
 
 def test_order_of_trials_does_not_matter() -> None:

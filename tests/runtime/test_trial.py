@@ -10,6 +10,7 @@ import torch
 
 from kdguard.export.image_pairs import ImagePair
 from kdguard.runtime.recipes import get_recipe
+from kdguard.runtime.recipes.fitnets import FitNets
 from kdguard.runtime.students import FAMILIES, build_student
 from kdguard.runtime.teacher_cache import TeacherAnswers
 from kdguard.runtime.trial import TrainingOptions, Trial, _Batches, run_trial
@@ -72,6 +73,22 @@ def test_same_trial_same_numbers_and_loss_falls(tmp_path: Path) -> None:
     assert first.curve[-1][1] < 0.5 * first.curve[0][1]
     assert first.curve[-1][0] == 60
     assert not first.diverged
+
+
+def test_the_adaptor_is_trained_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[torch.nn.Conv2d, torch.Tensor]] = []
+    original = FitNets.adaptor
+
+    def remember(self: FitNets, student: int, teacher: int) -> torch.nn.Module:
+        adaptor = original(self, student, teacher)
+        assert isinstance(adaptor, torch.nn.Conv2d)
+        made.append((adaptor, adaptor.weight.detach().clone()))
+        return adaptor
+
+    monkeypatch.setattr(FitNets, "adaptor", remember)
+    run_trial(make_trial(tmp_path, scale=1, feature_step=1, steps=3))
+    ((adaptor, before),) = made
+    assert not torch.equal(adaptor.weight, before)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

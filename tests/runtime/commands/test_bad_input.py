@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -11,7 +12,7 @@ import pytest
 from onnx import helper
 from PIL import Image as PilImage
 
-from tests.conftest import QUICKSTART, make_conv_net, make_model, photograph
+from tests.conftest import QUICKSTART, conv_weights, make_conv_net, make_model, photograph
 from tests.runtime.commands.command_line import CommandLine
 
 
@@ -114,7 +115,10 @@ def test_export_refusals(kdguard: CommandLine, tmp_path: Path, monkeypatch: pyte
     assert "must be .safetensors" in kdguard.refuses(*export, "--weights", "teacher.py")
     assert "--layout" in kdguard.refuses(*export, "--layout", "CHW")
     assert "--channels" in kdguard.refuses(*export, "--channels", "4")
-    assert "too old" in kdguard.refuses(*export, "--opset", "11")
+    for opset in ("11", "99"):
+        assert "cannot be written" in kdguard.refuses(*export, "--opset", opset)
+    assert "white must be above black" in kdguard.refuses(*export, "--range", "1", "1")
+    assert "finite" in kdguard.refuses(*export, "--range", "0", "inf")
     assert "unknown task" in kdguard.refuses("export", "teacher:x", "--task", "upscaling", "-o", tmp_path / "t.onnx")
     assert listing(tmp_path) == []
 
@@ -124,7 +128,7 @@ name: p
 task: deraining
 out: {out}
 teacher: {{onnx: {teacher}}}
-data: {{train: {data}, calibration: {data}, test: {data}}}
+data: {{train: {data}, calibration: {data}, test: {test}}}
 harden: {{layers: [b]}}
 """
 
@@ -134,7 +138,12 @@ harden: {{layers: [b]}}
     [
         (("harden: {layers: [b]}", "harden: {layers: [b], gian: 3}"), "harden.gian"),
         (("task: deraining", "task: dereining"), "unknown task"),
-        (("name: p", "name: ../p"), "name"),
+        (("name: p", "name: ''"), "name"),
+        (("layers: [b]}", "layers: [b], gain: .inf}"), "harden.gain"),
+        (("layers: [b]}", "layers: [b], budget_db: .inf}"), "harden.budget_db"),
+        (("layers: [b]}", "layers: [b]}\nattack: {recipes: [scratch, scratch]}"), "named twice"),
+        (("teacher: {onnx:", "teacher: {weights: w.pth, onnx:"), "leave out everything beside onnx"),
+        (("calibration: ", "prepare: 'a:b', calibration: "), "give either prepare, or all of"),
         (("teacher: {onnx:", "teacher: {weights:"), "give either source (and weights), or onnx"),
         (("out:", "out"), "not valid YAML"),
         (("harden: {layers: [b]}", "harden: {layers: [zzz]}"), "'zzz' matches none"),
@@ -149,8 +158,11 @@ def test_bad_pipelines(
     tmp_path: Path,
     change: tuple[str, str],
     reason: str,
+    write_images: Callable[..., None],
 ) -> None:
-    text = PIPELINE.format(out=tmp_path / "out", teacher=conv_net_file, data=pairs_folder)
+    for kind in ("clean", "degraded"):
+        write_images(tmp_path / "test" / kind, t=photograph(offset=300))
+    text = PIPELINE.format(out=tmp_path / "out", teacher=conv_net_file, data=pairs_folder, test=tmp_path / "test")
     assert change[0] in text
     (tmp_path / "p.yaml").write_text(text.replace(*change))
     assert reason in kdguard.refuses("run", tmp_path / "p.yaml")
@@ -160,7 +172,7 @@ def test_bad_pipelines(
 
 def test_missing_pipeline_and_prepare(kdguard: CommandLine, conv_net_file: Path, tmp_path: Path) -> None:
     assert "no such file" in kdguard.refuses("run", tmp_path / "absent.yaml")
-    text = PIPELINE.format(out=tmp_path / "out", teacher=conv_net_file, data="x")
+    text = PIPELINE.format(out=tmp_path / "out", teacher=conv_net_file, data="x", test="x")
     start = text.index("data:")
     text = text[:start] + "data: {prepare: nowhere_module:prepare}\nharden: {layers: [b]}\n"
     (tmp_path / "p.yaml").write_text(text)
@@ -174,3 +186,115 @@ def test_installed_script_shows_no_traceback(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr == f"kdguard: {tmp_path}/absent.onnx: no such file; give the path of an ONNX model\n"
     assert done.stdout == ""
+
+
+def test_no_output_replaces_an_input(kdguard: CommandLine, conv_net_file: Path, pairs_folder: Path) -> None:
+    folder = conv_net_file.parent
+    other = folder / "other.onnx"
+    other.write_bytes(conv_net_file.read_bytes())
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for arguments in (
+        ["inspect", conv_net_file, "--json", conv_net_file],
+        ["harden", conv_net_file, "-o", conv_net_file, "--layers", "b"],
+        ["harden", conv_net_file, "-o", folder / "h.onnx", "--layers", "b", "--json", conv_net_file],
+        ["harden", conv_net_file, "-o", folder / "h.onnx", "--layers", "b", "--json", folder / "h.onnx"],
+        ["verify", conv_net_file, other, "--data", pairs_folder, "--json", other],
+        ["attack", other, "--teacher", conv_net_file, "--data", pairs_folder, "--json", conv_net_file],
+    ):
+        assert "cannot write" in kdguard.refuses(*arguments)
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_external_data_is_an_input_too(kdguard: CommandLine, tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    onnx.save_model(make_conv_net(), str(model), save_as_external_data=True, location="w.bin", size_threshold=0)
+    before = (tmp_path / "w.bin").read_bytes()
+    assert "that is the input" in kdguard.refuses("harden", model, "-o", tmp_path / "w.bin", "--layers", "b")
+    assert (tmp_path / "w.bin").read_bytes() == before
+
+
+def test_run_only_clears_folders_of_its_own(
+    kdguard: CommandLine, conv_net_file: Path, pairs_folder: Path, tmp_path: Path
+) -> None:
+    """The user's own data/ and manifest.json are not ours to delete."""
+    out = tmp_path / "out"
+    (out / "data").mkdir(parents=True)
+    (out / "data" / "precious.txt").touch()
+    (out / "manifest.json").write_text("{}")
+    text = PIPELINE.format(out=out, teacher=conv_net_file, data=pairs_folder, test=pairs_folder)
+    (tmp_path / "p.yaml").write_text(text)
+    before = listing(out)
+    assert "no run folder" in kdguard.refuses("run", tmp_path / "p.yaml")
+    assert listing(out) == before
+    (tmp_path / "p.yaml").write_text(text.replace(str(out), str(tmp_path)))
+    assert "lies in the run folder" in kdguard.refuses("run", tmp_path / "p.yaml")
+    assert conv_net_file.is_file()
+
+
+def test_run_refuses_test_images_seen_before_and_drops_the_old_report(
+    kdguard: CommandLine, conv_net_file: Path, pairs_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".kdguard-run", "report.html", "summary.json"):
+        (out / name).touch()
+    text = PIPELINE.format(out=out, teacher=conv_net_file, data=pairs_folder, test=pairs_folder)
+    (tmp_path / "p.yaml").write_text(text)
+    assert "is also a training image" in kdguard.refuses("run", tmp_path / "p.yaml")
+    assert not (out / "report.html").exists()
+    assert not (out / "summary.json").exists()
+
+
+def test_names_with_markup_are_shown_as_they_are(kdguard: CommandLine, tmp_path: Path) -> None:
+    model = make_conv_net()
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["[/]" if name == "b" else name for name in names]
+    path = tmp_path / "[ok].onnx"
+    path.write_bytes(model.SerializeToString())
+    assert kdguard("inspect", path) == 0
+    assert "[/]" in kdguard.out
+    assert "[ok].onnx" in kdguard.out
+
+
+def test_models_that_do_not_belong_together(
+    kdguard: CommandLine, conv_net_file: Path, pairs_folder: Path, tmp_path: Path
+) -> None:
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["deep"], pads=[1, 1, 1, 1]),
+        helper.make_node("DepthToSpace", ["deep"], ["restored"], blocksize=2),
+    ]
+    larger = make_model(nodes, {"w": conv_weights(0, 12, 3)}, output_shape=("n", 3, "h2", "w2"))
+    path = tmp_path / "larger.onnx"
+    path.write_bytes(larger.SerializeToString())
+    for arguments in (["verify", conv_net_file, path], ["attack", path, "--teacher", conv_net_file, "--tap", "a"]):
+        line = kdguard.refuses(*arguments, "--data", pairs_folder)
+        assert "right model" in line or "not a tensor of the hardened model" in line
+
+
+def test_too_small_test_images_are_found_before_any_work(
+    kdguard: CommandLine, conv_net_file: Path, pairs_folder: Path, tmp_path: Path, write_images: Callable[..., None]
+) -> None:
+    for kind in ("clean", "degraded"):
+        write_images(tmp_path / "tiny" / kind, t=photograph(9))
+    line = kdguard.refuses(
+        "attack", conv_net_file, "--teacher", conv_net_file, "--data", pairs_folder, "--test-data", tmp_path / "tiny",
+        "--tap", "b",
+    )  # fmt: skip
+    assert "too small to score" in line
+
+
+@pytest.mark.parametrize("budget", ["-1", "nan", "inf"])
+def test_bad_budgets(kdguard: CommandLine, conv_net_file: Path, pairs_folder: Path, budget: str) -> None:
+    assert kdguard("verify", conv_net_file, conv_net_file, "--data", pairs_folder, "--budget-db", budget) == 2
+    assert "Traceback" not in kdguard.err
+
+
+def test_interrupt_is_not_a_failed_gate(
+    kdguard: CommandLine, conv_net_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kdguard.export.onnx_files.load_onnx", interrupt)
+    assert kdguard("inspect", conv_net_file) == 130

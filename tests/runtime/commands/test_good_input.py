@@ -50,7 +50,7 @@ def test_inspect_harden_verify(kdguard: CommandLine, conv_net_file: Path, pairs_
     code = kdguard("harden", conv_net_file, "-o", hardened, "--layers", "b", "--op-type", "Add", "--data", pairs_folder)
     assert code == 0, kdguard.err
     assert [entry.layer for entry in hardened_layers(load_onnx(hardened))] == ["b", "d"]
-    assert "hardened b (Relu) paired, rank 4, gain 10, moved by" in kdguard.out
+    assert "b (Relu): paired, rank 4, gain 10, moved by" in kdguard.out
     assert kdguard("inspect", hardened) == 0
     assert kdguard.out.count("paired, rank 4") == 2
 
