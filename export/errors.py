@@ -8,6 +8,10 @@ escapes is our bug and shows its traceback.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -41,3 +45,9 @@ def root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """Where and what of the first thing that pydantic found wrong."""
+    problem = error.errors()[0]
+    return ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")

@@ -11,7 +11,7 @@ from typing import Literal
 import onnx
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
-from kdguard.export.errors import UserError
+from kdguard.export.errors import UserError, first_problem
 from kdguard.export.tasks import get_task
 
 CARD_KEY = "kdguard.card"
@@ -62,10 +62,9 @@ def read_card(model: onnx.ModelProto) -> ModelCard | None:
             try:
                 card = ModelCard.model_validate_json(entry.value)
             except ValidationError as error:
-                problem = error.errors()[0]
+                where, what = first_problem(error)
                 raise UserError(
-                    f"the model card inside the model is malformed: {'.'.join(map(str, problem['loc']))}: "
-                    f"{problem['msg']}; export the model again"
+                    f"the model card inside the model is malformed: {where}: {what}; export the model again"
                 ) from error
             if card.task is not None:
                 get_task(card.task)

@@ -75,8 +75,8 @@ def best_response_line(board: Scoreboard) -> str:
     if best is None:
         return "best response: none, no recipe distilled without diverging"
     line = (
-        f"best response: {number(best.clean.psnr)} from clean ({best.clean.recipe}), "
-        f"{number(best.hardened.psnr)} from hardened ({best.hardened.recipe}), drop {number(best.drop_db)} dB"
+        f"best response: {number(best.clean.psnr)} dB from clean ({best.clean.recipe}), "
+        f"{number(best.hardened.psnr)} dB from hardened ({best.hardened.recipe}), drop {number(best.drop_db)} dB"
     )
     if not any(entry.tier == "T0" for entry in board.summary):
         line += "; no output-only recipe (T0) ran, a real attacker has that choice too"

@@ -34,7 +34,7 @@ def export(
     """Export a torch teacher to ONNX, checked against torch on real images."""
     from pydantic import ValidationError
 
-    from kdguard.export.errors import UserError
+    from kdguard.export.errors import UserError, first_problem
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.image_pairs import load_degraded
     from kdguard.export.model_card import ModelCard
@@ -55,8 +55,8 @@ def export(
             }
         )
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise UserError(f"--{'-'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+        where, what = first_problem(error)
+        raise UserError(f"--{where.replace('value_range', 'range').replace('_', '-')}: {what}") from error
     images = load_degraded(data, channels) if data else None
     report = export_teacher(source, weights, output, task=task, images=images, card=card, opset=opset, search_path=path)
     if weights is None:

@@ -45,7 +45,7 @@ def harden(
     """Insert the perturbation and write the hardened model with its manifest."""
     from pydantic import ValidationError
 
-    from kdguard.export.errors import UserError
+    from kdguard.export.errors import UserError, first_problem
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.onnx_files import model_files
     from kdguard.graph_passes.op import SvdPerturbAttributes
@@ -58,8 +58,8 @@ def harden(
     try:
         attributes = SvdPerturbAttributes(rank=rank, gain=gain, centred=centred)
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise UserError(f"--{problem['loc'][0]} {problem['input']}: {problem['msg']}") from error
+        where, what = first_problem(error)
+        raise UserError(f"--{where}: {what}") from error
     manifest = harden_file(
         model,
         output,

@@ -9,9 +9,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from kdguard.runtime.pipeline import Pipeline
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -59,7 +62,9 @@ def test_kdguard_commands_run_in_order(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/op.md", "docs/threat-model.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "path", ["README.md", "docs/op.md", "docs/threat-model.md", "docs/pipeline.md", "CONTRIBUTING.md"]
+)
 def test_local_links_and_named_files_exist(path: str) -> None:
     text = (ROOT / path).read_text()
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
@@ -69,21 +74,69 @@ def test_local_links_and_named_files_exist(path: str) -> None:
         assert (base / target).exists() or (ROOT / target).exists(), target
 
 
-def quickstart() -> dict[str, dict[str, float]]:
-    summary = json.loads((ROOT / "benchmarks" / "results" / "quickstart_summary.json").read_text())
-    return {entry["recipe"]: entry for entry in summary["attack"]["summary"]}
+def recorded(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "benchmarks" / "results" / name).read_text())  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/threat-model.md"])
-@pytest.mark.parametrize("recipe", ["output-l1", "fitnets"])
-def test_stated_drops_are_the_recorded_ones(path: str, recipe: str) -> None:
-    entry = quickstart()[recipe]
-    stated = f"{round(entry['drop_db'], 2) + 0.0:.2f} ± {entry['drop_ci95']:.2f}"
-    assert stated in (ROOT / path).read_text()
+def plus_minus(value: float, half_width: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f} ± {half_width:.2f} dB"
 
 
-def test_python_example_runs(tmp_path: Path, quickstart_teacher: Path) -> None:
+def test_the_readmes_table_is_the_recorded_run() -> None:
+    rows = {row.split("`")[1]: row for row in README.splitlines() if row.startswith("|") and "`)" in row}
+    for entry in recorded("quickstart_summary.json")["attack"]["summary"]:
+        row = rows[entry["recipe"]]
+        assert plus_minus(entry["clean"]["psnr"], entry["clean"]["ci95"]) in row
+        if entry["tier"] != "control":
+            assert plus_minus(entry["hardened"]["psnr"], entry["hardened"]["ci95"]) in row
+            assert plus_minus(entry["drop_db"], entry["drop_ci95"]) in row
+
+
+def test_the_threat_models_figures_are_the_recorded_ones() -> None:
+    text = (ROOT / "docs" / "threat-model.md").read_text()
+    attack = recorded("quickstart_summary.json")["attack"]
+    for entry in attack["summary"]:
+        if entry["tier"] != "control":
+            assert plus_minus(entry["drop_db"], entry["drop_ci95"]) in text
+    assert f"leaves a drop of {attack['best_response']['drop_db']:.2f} dB" in " ".join(text.split())
+
+
+def test_bounds_in_the_ops_document_hold_in_the_results() -> None:
+    text = " ".join((ROOT / "docs" / "op.md").read_text().split())
+    errors = recorded("op_error.json")["results"]
+    for gain, kind, bound in (
+        (10, "float32", "5e-6"),
+        (10, "float16", "5e-3"),
+        (100, "float32", "6e-5"),
+        (100, "float16", "5e-2"),
+    ):
+        worst = max(row["restore"] for row in errors if (row["gain"], row["type"]) == (gain, kind))
+        assert float(bound) / 2 < worst < float(bound)
+        assert bound in text
+    fidelity = recorded("paired_fidelity.json")["results"]
+    for gain, stated in ((10, 126), (100, 103)):
+        assert int(min(row["psnr_between_db"] for row in fidelity if row["gain"] == gain)) == stated
+        assert f"{stated} dB" in text
+
+
+def test_pipeline_document_names_every_field() -> None:
+    text = (ROOT / "docs" / "pipeline.md").read_text()
+
+    def fields(model: type[BaseModel]) -> set[str]:
+        names = set(model.model_fields)
+        for field in model.model_fields.values():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                names |= fields(field.annotation)
+        return names
+
+    for name in fields(Pipeline):
+        assert re.search(rf"[`.]{name}[`.]", text), name
+
+
+def test_python_example_runs(tmp_path: Path, quickstart_teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    target = tmp_path / "hardened.onnx"
-    exec(example, {"path": quickstart_teacher, "target": target})
-    assert target.is_file()
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    shutil.copy(quickstart_teacher, "runs/teacher.onnx")
+    exec(example, {})
+    assert Path("runs/from_python.onnx").is_file()

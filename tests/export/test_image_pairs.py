@@ -50,6 +50,12 @@ def test_grey_models_get_one_channel(tmp_path: Path, write_images: Writer) -> No
     assert pair.clean.shape == pair.degraded.shape == (48, 48, 1)
 
 
+def test_floating_point_images_are_refused(tmp_path: Path) -> None:
+    PilImage.fromarray(np.full((4, 5), 0.5, np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(UserError, match="floating-point"):
+        read_image(tmp_path / "float.tif", 3)
+
+
 def test_sixteen_bit_and_alpha(tmp_path: Path) -> None:
     PilImage.fromarray(np.full((4, 5), 32768, np.uint16)).save(tmp_path / "deep.png")
     np.testing.assert_allclose(read_image(tmp_path / "deep.png", 3), np.full((4, 5, 3), 32768 / 65535), atol=1e-6)

@@ -51,6 +51,14 @@ def test_no_image_input() -> None:
         infer_card(make_model(relu, {}, shape=("n", 10)), "deraining")
 
 
+def test_fixed_sizes_say_so() -> None:
+    relu = [helper.make_node("Relu", ["image"], ["restored"])]
+    for shape in ((1, 3, 64, 64), (2, 3, "h", "w")):
+        with pytest.raises(UserError, match="fixed shape"):
+            infer_card(make_model(relu, {}, shape=shape), "deraining")
+    assert infer_card(make_model(relu, {}, shape=(1, 3, "h", "w")), "deraining").channels == 3
+
+
 def test_further_inputs_need_default_values() -> None:
     model = make_conv_net()
     model.graph.input.append(helper.make_tensor_value_info("sigma", TensorProto.FLOAT, [1]))

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from kdguard.export.errors import UserError
-from kdguard.export.onnx_files import default_opset, load_onnx, save_onnx
+from kdguard.export.onnx_files import default_opset, load_onnx, save_onnx, sha256_of_model
 from tests.conftest import make_conv_net
 
 
@@ -121,6 +121,56 @@ def test_external_data_in_a_subgraph_is_checked_too(tmp_path: Path) -> None:
     model.graph.node.insert(0, switch)
     (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
     assert "outside the model's folder" in refusal(tmp_path / "x.onnx")
+
+
+def test_external_data_in_a_function_is_checked_too(tmp_path: Path) -> None:
+    model = make_conv_net()
+    hidden = onnx.TensorProto(name="hidden", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    hidden.external_data.add(key="location", value="../secret")
+    constant = onnx.helper.make_node("Constant", [], ["y"])
+    constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR).t.CopyFrom(hidden)
+    opset = [onnx.helper.make_opsetid("", 18)]
+    model.functions.append(onnx.helper.make_function("users", "Hidden", [], ["y"], [constant], opset))
+    model.opset_import.append(onnx.helper.make_opsetid("users", 1))
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    assert "outside the model's folder" in refusal(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("location", ["a\0b", "x" * 5000, "loop"])
+def test_external_data_that_cannot_be_followed(tmp_path: Path, location: str) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    message = refusal(save_with_external_data(tmp_path, location=location))
+    assert "cannot be followed" in message or "missing" in message
+
+
+def test_damaged_bytes_never_crash(tmp_path: Path) -> None:
+    """Any flipped byte gives a model or a UserError, nothing else."""
+    whole = bytearray(make_conv_net().SerializeToString())
+    rng = np.random.default_rng(0)
+    for position in rng.integers(0, len(whole), 60):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << int(rng.integers(8))
+        (tmp_path / "x.onnx").write_bytes(damaged)
+        try:
+            load_onnx(tmp_path / "x.onnx")
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
+def test_minus_one_means_dynamic(tmp_path: Path) -> None:
+    model = make_conv_net()
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = -1
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    assert not load_onnx(tmp_path / "x.onnx").graph.input[0].type.tensor_type.shape.dim[2].HasField("dim_value")
+
+
+def test_hash_covers_external_data(tmp_path: Path) -> None:
+    path = save_with_external_data(tmp_path)
+    before = sha256_of_model(path)
+    data = bytearray((tmp_path / "weights.bin").read_bytes())
+    data[0] ^= 1
+    (tmp_path / "weights.bin").write_bytes(data)
+    assert sha256_of_model(path) != before
 
 
 def test_invalid_graph(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from kdguard.export.errors import UserError
 from kdguard.export.tasks import TASKS, get_task
@@ -38,6 +39,14 @@ def test_noise_has_sigma_25() -> None:
     flat = np.full((256, 256, 1), 0.5, np.float32)
     noisy = get_task("denoising").degrade(flat, np.random.default_rng(0))
     assert np.std(noisy - flat) == pytest.approx(25 / 255, rel=0.02)
+
+
+def test_downscaling_is_antialiased_bicubic() -> None:
+    """torch's own antialiased bicubic is the same filter, a = -0.5 like imresize."""
+    small = get_task("super-resolution").degrade(CLEAN, np.random.default_rng(0), 2)
+    tensor = torch.from_numpy(CLEAN.transpose(2, 0, 1)[None].copy())
+    expected = torch.nn.functional.interpolate(tensor, scale_factor=0.5, mode="bicubic", antialias=True)
+    np.testing.assert_allclose(small, expected[0].clamp(0, 1).numpy().transpose(1, 2, 0), atol=2e-3)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

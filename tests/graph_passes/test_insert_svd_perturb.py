@@ -171,6 +171,34 @@ def test_no_symbol_of_shape_inference_gets_into_the_file() -> None:
     assert symbols <= {"", "n", "h", "w"}
 
 
+def test_old_ir_versions_are_raised() -> None:
+    model = make_conv_net(opset=15)
+    model.ir_version = 7
+    assert InsertSvdPerturb(["b"], GAIN)(model).model.ir_version == 8
+
+
+def test_new_tensors_are_described() -> None:
+    hardened = InsertSvdPerturb(["b"], GAIN)(make_conv_net()).model
+    described = {value.name: value.type.tensor_type for value in hardened.graph.value_info}
+    for name in ("kdguard/b/in", "kdguard/b/out"):
+        assert described[name].elem_type == TensorProto.FLOAT
+        assert described[name].shape.dim[1].dim_value == 8
+
+
+def test_foreign_functions_and_reserved_names_are_refused() -> None:
+    """A body under our name that does nothing would pass for protection."""
+    model = make_conv_net()
+    identity = [helper.make_node("Identity", ["X"], ["Y"])]
+    function = helper.make_function(DOMAIN, "SvdPerturb", ["X"], ["Y"], identity, [helper.make_opsetid("", 18)])
+    model.functions.append(function)
+    with pytest.raises(PreconditionError, match="not this version's"):
+        InsertSvdPerturb(["b"], GAIN)(model)
+    reserved = make_conv_net()
+    reserved.graph.node[0].output[0] = reserved.graph.node[1].input[0] = "kdguard/b/in"
+    with pytest.raises(PreconditionError, match="keeps for its own"):
+        InsertSvdPerturb(["b"], GAIN)(reserved)
+
+
 def test_by_operator() -> None:
     hardened = InsertSvdPerturb(attributes=GAIN, op_types=["Relu"])(make_conv_net()).model
     assert [entry.layer for entry in hardened_layers(hardened)] == ["b"]
@@ -197,3 +225,26 @@ def test_same_input_same_bytes() -> None:
         for _ in range(2)
     )
     assert first == second
+
+
+def test_runs_at_every_optimisation_level() -> None:
+    """Inlining and folding the function must not change what it computes."""
+    import onnxruntime
+
+    hardened = InsertSvdPerturb(["b", "d"], GAIN)(make_rich_model()).model
+    outputs = []
+    for level in (
+        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    ):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = level
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(
+            hardened.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        outputs.append(session.run(None, {"image": IMAGE})[0])
+    for output in outputs[1:]:
+        np.testing.assert_allclose(output, outputs[0], atol=1e-5)

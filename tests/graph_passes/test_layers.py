@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+from onnx import helper, numpy_helper
+
+from kdguard.export.errors import UserError
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.layers import count_consumers, find_layers, select_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
@@ -58,3 +63,16 @@ def test_unnamed_nodes_do_not_match_empty_patterns() -> None:
     for node in model.graph.node:
         node.name = ""
     assert [x.name for x in select_layers(find_layers(model), ["b"])] == ["b"]
+    with pytest.raises(UserError, match="no layers asked for"):
+        select_layers(find_layers(model), [""])
+    with pytest.raises(UserError, match="matches none"):
+        select_layers(find_layers(model), ["b", ""])
+
+
+def test_single_channels_and_unread_tensors_are_left_out() -> None:
+    model = make_conv_net()
+    model.graph.node.append(helper.make_node("ReduceMean", ["d", "axis"], ["single"], keepdims=1))
+    model.graph.node.append(helper.make_node("Relu", ["single"], ["single_read"]))
+    model.graph.node.append(helper.make_node("Relu", ["d"], ["unread"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "axis"))
+    assert [layer.name for layer in find_layers(model)] == ["a", "b", "c", "d", "tail"]

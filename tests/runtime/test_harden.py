@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kdguard.export.errors import GateFailedError, UserError
 from kdguard.export.files import sha256_of_file
+from kdguard.export.image_pairs import load_pairs
 from kdguard.export.model_card import read_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
+from kdguard.export.tasks import get_task
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.harden import HardenOptions, harden, manifest_path
-from tests.conftest import make_conv_net
+from kdguard.runtime.session import expose_taps
+from tests.conftest import make_conv_net, run_onnx
 
 STRONG = SvdPerturbAttributes(rank=2, gain=10.0)
 
@@ -30,8 +34,16 @@ def test_files_and_manifest(conv_net_file: Path, pairs_folder: Path, tmp_path: P
         ("b", "Relu", "paired", 2, 10.0),
         ("d", "Add", "paired", 2, 10.0),
     ]
-    # Rank 2 of 8 channels holds most of the energy; gain 10 moves it by up to 9 times the norm.
-    assert all(1 < entry["relative_distortion"] <= 9.001 for entry in written["layers"])
+    # Gain 10 moves a map by 9 times the norm of its two largest singular components.
+    pairs = load_pairs(pairs_folder, get_task("deraining"))
+    for entry in written["layers"]:
+        tap = expose_taps(load_onnx(conv_net_file), [entry["layer"]])
+        maps = [run_onnx(tap, image=pair.degraded.transpose(2, 0, 1)[None].copy())[1] for pair in pairs]
+        shares = []
+        for features in maps:
+            values = np.linalg.svd(features[0].reshape(8, -1), compute_uv=False)
+            shares.append(9 * np.linalg.norm(values[:2]) / np.linalg.norm(values))
+        assert entry["relative_distortion"] == pytest.approx(float(np.mean(shares)), rel=1e-3)
     assert abs(written["measured_loss_db"]) < 1e-3
     assert written["fidelity"]["within_budget"]
     assert read_card(load_onnx(output)) == read_card(load_onnx(conv_net_file))
@@ -75,6 +87,22 @@ def test_foreign_model_gets_a_card(tmp_path: Path) -> None:
     assert card.task == "dehazing"
     with pytest.raises(UserError, match="does not say what it restores"):
         harden(tmp_path / "foreign.onnx", tmp_path / "h2.onnx", HardenOptions(["b"], attributes=STRONG), data=tmp_path)
+
+
+def test_adding_layers_measures_only_those(conv_net_file: Path, pairs_folder: Path, tmp_path: Path) -> None:
+    harden(conv_net_file, tmp_path / "once.onnx", HardenOptions(["b"], attributes=STRONG))
+    manifest = harden(
+        tmp_path / "once.onnx", tmp_path / "more.onnx", HardenOptions(["d"], attributes=STRONG), data=pairs_folder
+    )
+    change = {entry.layer: entry.relative_distortion for entry in manifest.layers}
+    assert change["b"] is None
+    assert change["d"] is not None
+    assert change["d"] > 1
+
+
+def test_manifest_names_do_not_collide() -> None:
+    names = {manifest_path(Path(name)).name for name in ("m.onnx", "m.v1", "m.v2", "m")}
+    assert names == {"m.manifest.json", "m.v1.manifest.json", "m.v2.manifest.json"}
 
 
 def test_hardening_the_hardened_gives_the_same_file(conv_net_file: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.signal import convolve2d
 
 from kdguard.export.image_pairs import load_pairs
 from kdguard.export.tasks import get_task
@@ -42,6 +43,25 @@ def test_ssim_is_one_for_equal_and_falls_with_noise() -> None:
     values = [ssim(CLEAN + rng.normal(0, s, CLEAN.shape).astype(np.float32), CLEAN, RGB) for s in (0, 0.02, 0.1)]
     assert values[0] == pytest.approx(1.0)
     assert values[0] > values[1] > values[2] > 0
+
+
+def test_ssim_by_hand() -> None:
+    """Wang et al.: population moments under an 11x11 Gaussian of sigma 1.5, valid region only."""
+    rng = np.random.default_rng(1)
+    x = CLEAN[..., :1].astype(np.float64)
+    y = np.clip(x + rng.normal(0, 0.1, x.shape), 0, 1)
+    offsets = np.arange(-5, 6)
+    window = np.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * 1.5**2))
+    window /= window.sum()
+
+    def mean(a: np.ndarray) -> np.ndarray:
+        return convolve2d(a[..., 0], window, mode="valid")
+
+    mx, my = mean(x), mean(y)
+    vx, vy, cov = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
+    c1, c2 = 0.01**2, 0.03**2
+    expected = ((2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean()
+    assert ssim(y, x, RGB) == pytest.approx(expected, abs=1e-6)  # type: ignore[arg-type]
 
 
 def test_published_values_are_reproduced(zoo: Path) -> None:

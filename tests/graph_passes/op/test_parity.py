@@ -101,6 +101,17 @@ def test_strength_is_clipped_and_scales_the_perturbation(strength: float) -> Non
         np.testing.assert_array_equal(Y, X)
 
 
+def test_close_singular_values_are_told_apart() -> None:
+    """A gap of 0.2 % needs the fifteen squarings; what is left is the rounding of the Gram matrix."""
+    values = map_with_spectrum(
+        np.random.default_rng(7), 12, (9, 9), np.array([1.0, 0.998, *np.geomspace(0.5, 0.1, 10)])
+    )
+    X = values.astype(np.float32)
+    attributes = SvdPerturbAttributes(rank=1, gain=10.0)
+    (Y, _) = run_onnx(op_model(attributes), X=X)
+    assert relative_error(Y, reference.svd_perturb(X, attributes).Y) < 5e-4
+
+
 def test_batch_order_does_not_matter_and_repeats_are_equal() -> None:
     X = np.random.default_rng(3).standard_normal((4, 16, 9, 7)).astype(np.float32)
     model = op_model(SvdPerturbAttributes(rank=4, gain=10.0))

@@ -94,10 +94,11 @@ def test_unwritable_output(kdguard: CommandLine, conv_net_file: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--rank", "0"], "--rank 0"),
-        (["--rank", "99"], "--rank 99"),
-        (["--gain", "-1"], "--gain -1"),
-        (["--gain", "nan"], "--gain nan"),
+        (["--rank", "0"], "--rank: "),
+        (["--rank", "99"], "--rank: "),
+        (["--gain", "-1"], "--gain: "),
+        (["--gain", "nan"], "--gain: "),
+        (["--gain", "1e300"], "--gain: "),
         (["--task", "derain"], "derain"),
     ],
 )
