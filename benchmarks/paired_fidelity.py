@@ -20,7 +20,8 @@ import onnx
 from kdguard.export.image_pairs import ImagePair, load_pairs
 from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import TASKS, get_task
-from kdguard.export.torch_export import export_teacher, import_callable
+from kdguard.export.torch_export import export_teacher
+from kdguard.export.user_code import import_callable
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.layers import find_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes

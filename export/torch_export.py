@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import re
-import sys
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -22,8 +18,9 @@ from kdguard.export.files import check_outputs
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard, write_card
 from kdguard.export.onnx_files import default_opset, save_onnx
+from kdguard.export.parity import measure_parity, run_torch, sample_images
 from kdguard.export.tasks import Image, get_task
-from kdguard.export.tasks.base import PairsOnlyTask
+from kdguard.export.user_code import build_module
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,64 +41,6 @@ class ExportReport:
     max_abs_error: float
 
 
-def import_callable(source: str, search_path: Path | None = None) -> Callable[..., Any]:
-    """Import `package.module:name`.
-
-    Args:
-        search_path: folder put first on the module search path while importing.
-
-    Raises:
-        UserError: malformed, cannot be imported, or no callable of that name.
-    """
-    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", source):
-        raise UserError(f"{source!r} is not of the form package.module:name (an ONNX file needs no export)")
-    module_name, name = source.split(":")
-    folder = str((search_path or Path.cwd()).resolve())
-    _forget_namesake(module_name.split(".")[0], folder)
-    sys.path.insert(0, folder)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises is his to read, in one line
-        raise UserError(
-            f"cannot import {module_name!r} from {folder} or the environment: "
-            f"{type(error).__name__}: {first_line(error)}"
-        ) from error
-    finally:
-        sys.path.remove(folder)
-    found = getattr(module, name, None)
-    if not callable(found):
-        raise UserError(f"{module_name!r} has no callable {name!r}")
-    return found
-
-
-def _forget_namesake(top_level: str, folder: str) -> None:
-    """Drop a cached module of the same name that came from another folder than the one asked for."""
-    spec = PathFinder.find_spec(top_level, [folder])
-    cached = sys.modules.get(top_level)
-    if spec and spec.origin and cached and getattr(cached, "__file__", None) != spec.origin:
-        for name in [n for n in sys.modules if n.split(".")[0] == top_level]:
-            del sys.modules[name]
-
-
-def build_module(source: str, search_path: Path | None = None) -> nn.Module:
-    """Call the factory that `source` names, ready for inference.
-
-    Raises:
-        UserError: as `import_callable`, or it raises, or its result is no torch module.
-    """
-    from torch import nn
-
-    try:
-        model = import_callable(source, search_path)()
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{source} raised {type(error).__name__}: {first_line(error)}") from error
-    if not isinstance(model, nn.Module):
-        raise UserError(f"{source} returned {type(model).__name__}, not a torch.nn.Module")
-    return model.eval()
-
-
 def _load_weights(model: nn.Module, weights: Path) -> None:
     state = load_state_dict(weights)
     expected = set(model.state_dict())
@@ -116,51 +55,6 @@ def _load_weights(model: nn.Module, weights: Path) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{weights}: does not fit the model: {reason[:300]}") from error
-
-
-def sample_images(task: str | None, channels: int) -> list[Image]:
-    """Photographs from scikit-image, degraded as the task says, for parity without user data.
-
-    Uniform noise is no substitute: some published networks explode on it in every runtime. One has
-    odd sides, so that a network which needs a size multiple shows it.
-    """
-    from skimage import data
-
-    images = []
-    for index, (name, size) in enumerate((("astronaut", (96, 128)), ("coffee", (83, 71)))):
-        clean = getattr(data, name)()[100 : 100 + size[0], 100 : 100 + size[1]].astype(np.float32) / 255
-        if channels == 1:
-            clean = clean.mean(axis=-1, keepdims=True)
-        degraded = clean
-        if task is not None and not isinstance(get_task(task), PairsOnlyTask):
-            degraded = get_task(task).degrade(clean, np.random.default_rng(index))
-        images.append(degraded)
-    return images
-
-
-def _run_torch(model: nn.Module, tensor: np.ndarray, card: ModelCard) -> np.ndarray:
-    """The module's own answer.
-
-    Raises:
-        UserError: it raises, or returns something other than one 4-D tensor.
-    """
-    import torch
-
-    shape = list(tensor.shape)
-    try:
-        with torch.no_grad():
-            output = model(torch.from_numpy(tensor))
-    except Exception as error:
-        raise UserError(
-            f"the torch model fails on an input of shape {shape}: {first_line(error)}; do --channels "
-            f"({card.channels}), --layout ({card.layout}) and --size-multiple ({card.size_multiple}) fit it?"
-        ) from error
-    if not isinstance(output, torch.Tensor) or output.ndim != 4:
-        raise UserError(
-            f"the torch model answers an input of shape {shape} with {type(output).__name__}, not with one 4-D "
-            "tensor; wrap it so that it returns the restored image only"
-        )
-    return output.numpy()
 
 
 def _trace(model: nn.Module, card: ModelCard, example: np.ndarray, opset: int) -> onnx.ModelProto:
@@ -210,42 +104,6 @@ def _drop_stack_traces(model: onnx.ModelProto) -> None:
         node.metadata_props.extend(kept)
 
 
-def _measure_parity(
-    model: nn.Module, exported: onnx.ModelProto, card: ModelCard, images: list[Image]
-) -> tuple[int, float]:
-    """Scale found, and the worst difference to torch as a share of the value range; NaN is infinite."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(exported.SerializeToString(), providers=["CPUExecutionProvider"])
-    worst, scales = 0.0, set()
-    sides = (1, 2) if card.layout == "NHWC" else (2, 3)
-    for image in images:
-        tensor = image_to_tensor(image, card)
-        expected = _run_torch(model, tensor, card)
-        try:
-            (actual,) = session.run([card.output_name], {card.input_name: tensor})
-        except Exception as error:
-            raise GateFailedError(
-                f"parity failed: onnxruntime cannot run the export on an input of shape {list(tensor.shape)}: "
-                f"{first_line(error)}"
-            ) from error
-        if actual.shape != expected.shape:
-            raise GateFailedError(
-                f"parity failed on an input of shape {list(tensor.shape)}: torch gives {list(expected.shape)}, "
-                f"onnxruntime {list(actual.shape)}; the output size depends on the input in a way the export froze"
-            )
-        scales |= {actual.shape[axis] / tensor.shape[axis] for axis in sides}
-        difference = float(np.abs(actual - expected).max())
-        worst = max(worst, difference if np.isfinite(difference) else np.inf)
-    (scale, *others) = sorted(scales)
-    if others or scale < 1 or scale != int(scale):
-        raise UserError(
-            f"the model's output is {sorted(scales)} times its input; kdguard needs one whole factor, 1 or more"
-        )
-    low, high = card.value_range
-    return int(scale), worst / (high - low)
-
-
 def export_teacher(
     source: str | nn.Module,
     weights: Path | None,
@@ -286,14 +144,14 @@ def export_teacher(
     card = card or ModelCard(task=task, input_name="image", output_name="restored")
     images = images or sample_images(task, card.channels)
     for image in images:
-        _run_torch(model, image_to_tensor(image, card), card)
+        run_torch(model, image_to_tensor(image, card), card)
     try:
         exported = _trace(model, card, image_to_tensor(images[0], card), opset)
     except Exception as error:  # torch.onnx raises a family of its own, none of them public
         raise UserError(f"torch cannot export {source}: {first_line(root_cause(error))}") from error
     if default_opset(exported) != opset:
         raise UserError(f"torch wrote opset {default_opset(exported)} instead of {opset}; ask for that one")
-    scale, worst = _measure_parity(model, exported, card, images)
+    scale, worst = measure_parity(model, exported, card, images)
     if not worst <= PARITY_TOLERANCE:
         raise GateFailedError(
             f"parity failed: onnxruntime differs from torch by {worst:.2e} of the value range on real images "

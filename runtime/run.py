@@ -15,7 +15,8 @@ from kdguard.export.image_pairs import ImagePair, load_pairs, refuse_overlap
 from kdguard.export.model_card import ModelCard, read_card, write_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.export.tasks import get_task
-from kdguard.export.torch_export import export_teacher, import_callable
+from kdguard.export.torch_export import export_teacher
+from kdguard.export.user_code import import_callable
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.attack import AttackOptions, AttackOutcome, attack
 from kdguard.runtime.fidelity import FidelityReport, RestoredImage, measure_fidelity

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from kdguard.export.torch_export import import_callable
+from kdguard.export.user_code import import_callable
 from kdguard.runtime.pipeline import load_pipeline
 from kdguard.runtime.report.summary import RunSummary
 from kdguard.runtime.run import Overrides, run_pipeline

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from kdguard.export.errors import GateFailedError, UserError
 from kdguard.export.model_card import ModelCard, read_card
 from kdguard.export.onnx_files import default_opset, load_onnx
-from kdguard.export.torch_export import build_module, export_teacher, import_callable, sample_images
+from kdguard.export.parity import sample_images
+from kdguard.export.torch_export import export_teacher
+from kdguard.export.user_code import build_module
 from tests.conftest import QUICKSTART, run_onnx
 
 
@@ -71,7 +73,7 @@ def test_scale_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("difference", [2e-3, float("inf")])
 def test_disagreement_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float) -> None:
-    monkeypatch.setattr("kdguard.export.torch_export._measure_parity", lambda *_: (1, difference))
+    monkeypatch.setattr("kdguard.export.torch_export.measure_parity", lambda *_: (1, difference))
     with pytest.raises(GateFailedError, match="parity failed"):
         export_teacher(Upscaler(), None, tmp_path / "up.onnx", task="super-resolution")
     assert not list(tmp_path.iterdir())
@@ -157,26 +159,3 @@ def test_bad_sources(tmp_path: Path, source: str, reason: str) -> None:
 def test_weights_of_another_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not fit the model"):
         export_teacher(Upscaler(), QUICKSTART / "teacher.safetensors", tmp_path / "x.onnx", task="super-resolution")
-
-
-def test_imports_are_looked_up_beside_the_given_folder_only_while_importing(tmp_path: Path) -> None:
-    (tmp_path / "fresh_module_for_test.py").write_text("def f():\n    return 7\n")
-    assert import_callable("fresh_module_for_test:f", tmp_path)() == 7
-    import sys
-
-    assert str(tmp_path.resolve()) not in sys.path
-
-
-def test_the_module_beside_the_file_wins_over_a_cached_namesake(tmp_path: Path) -> None:
-    for folder, value in (("a", 1), ("b", 2)):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "namesake_for_test.py").write_text(f"def f():\n    return {value}\n")
-    assert [import_callable("namesake_for_test:f", tmp_path / folder)() for folder in "aba"] == [1, 2, 1]
-
-
-def test_errors_in_the_users_module_are_one_line(tmp_path: Path) -> None:
-    for name, text in (("syntax", "def f(:\n"), ("missing", "import nowhere_at_all\n"), ("fails", "1 / 0\n")):
-        (tmp_path / f"{name}_for_test.py").write_text(text)
-        with pytest.raises(UserError, match="cannot import") as caught:
-            import_callable(f"{name}_for_test:f", tmp_path)
-        assert "\n" not in str(caught.value)
