@@ -61,10 +61,8 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
-    if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    ):
         raise UserError(f"{path}: holds no mapping of names to tensors; save the model's state_dict()")
-    # torch.nn.DataParallel puts the model one level down.
-    prefix = "module."
-    if content and all(name.startswith(prefix) for name in content):
-        return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
     return content

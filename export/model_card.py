@@ -6,16 +6,27 @@ copying, renaming and hardening.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import onnx
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from kdguard.export.errors import UserError, first_problem
 from kdguard.export.tasks import get_task
 
 CARD_KEY = "kdguard.card"
+MAX_SCALE = 16
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+
+
+def _white_above_black(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] < value[1]:
+        raise ValueError("white must be above black")
+    return value
+
+
+ValueRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_white_above_black)]
+SizeMultiple = Annotated[int, Field(ge=1, le=4096)]
 
 
 class ModelCard(BaseModel):
@@ -28,9 +39,9 @@ class ModelCard(BaseModel):
     output_name: str
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     channels: Literal[1, 3] = 3
-    value_range: tuple[FiniteFloat, FiniteFloat] = Field((0.0, 1.0), description="black and white at input and output")
-    scale: int = Field(1, ge=1, le=16, description="output size over input size")
-    size_multiple: int = Field(1, ge=1, le=4096, description="height and width must be multiples of it")
+    value_range: ValueRange = Field((0.0, 1.0), description="black and white at input and output")
+    scale: int = Field(1, ge=1, le=MAX_SCALE, description="output size over input size")
+    size_multiple: SizeMultiple = Field(1, description="height and width must be multiples of it")
     extra_inputs: dict[str, list[float]] = Field(
         default_factory=dict, description="constant values of further inputs, flattened"
     )
@@ -42,13 +53,6 @@ class ModelCard(BaseModel):
             f"{self.task or 'task not stated'}, {self.layout}, {self.channels} channel(s), range {low:g} to {high:g}, "
             f"scale {self.scale}, size multiple {self.size_multiple}"
         )
-
-    @field_validator("value_range")
-    @classmethod
-    def _white_above_black(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not value[0] < value[1]:
-            raise ValueError("white must be above black")
-        return value
 
 
 def read_card(model: onnx.ModelProto) -> ModelCard | None:

@@ -130,13 +130,17 @@ def _drop_negative_dimensions(model: onnx.ModelProto) -> None:
 
 
 def model_files(path: Path) -> list[Path]:
-    """The model file and the files of its external data, which `load_onnx` has accepted.
+    """The model file and the files of its external data.
 
-    A file that does not parse is alone: whoever loads it says what is wrong.
+    A file that does not parse, or whose external data is not acceptable, is alone: whoever loads it
+    says what is wrong.
     """
     try:
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
-    except (DecodeError, ValueError, OSError):
+        for tensor in all_tensors(model):
+            if uses_external_data(tensor):
+                _check_external_tensor(tensor, path)
+    except (DecodeError, ValueError, OSError, UserError):
         return [path]
     locations = {
         entry.value

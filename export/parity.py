@@ -48,7 +48,7 @@ def run_torch(model: nn.Module, tensor: np.ndarray, card: ModelCard) -> np.ndarr
     shape = list(tensor.shape)
     try:
         with torch.no_grad():
-            output = model(torch.from_numpy(tensor))
+            output = model(torch.from_numpy(tensor.copy()))  # the module may work in place
     except Exception as error:
         raise UserError(
             f"the torch model fails on an input of shape {shape}: {first_line(error)}; do --channels "
@@ -59,7 +59,7 @@ def run_torch(model: nn.Module, tensor: np.ndarray, card: ModelCard) -> np.ndarr
             f"the torch model answers an input of shape {shape} with {type(output).__name__}, not with one 4-D "
             "tensor; wrap it so that it returns the restored image only"
         )
-    return output.numpy()
+    return output.float().numpy()
 
 
 def measure_parity(
@@ -92,7 +92,8 @@ def measure_parity(
     (scale, *others) = sorted(scales)
     if others or scale < 1 or scale != int(scale):
         raise UserError(
-            f"the model's output is {sorted(scales)} times its input; kdguard needs one whole factor, 1 or more"
+            f"the model's output is {sorted(scales)} times its input; kdguard needs one whole factor, 1 or "
+            "more; a network that rounds odd sizes up needs --size-multiple"
         )
     low, high = card.value_range
     return int(scale), worst / (high - low)

@@ -16,7 +16,7 @@ from kdguard.export.checkpoint import load_state_dict
 from kdguard.export.errors import GateFailedError, UserError, first_line, root_cause
 from kdguard.export.files import check_outputs
 from kdguard.export.image_tensor import image_to_tensor
-from kdguard.export.model_card import ModelCard, write_card
+from kdguard.export.model_card import MAX_SCALE, ModelCard, write_card
 from kdguard.export.onnx_files import default_opset, save_onnx
 from kdguard.export.parity import measure_parity, run_torch, sample_images
 from kdguard.export.tasks import Image, get_task
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 MIN_OPSET = 18
+DATA_PARALLEL_PREFIX = "module."
+"""torch.nn.DataParallel keeps the model one level down."""
 AXIS_NAMES = ("batch", "height", "width")
 PARITY_TOLERANCE = 1e-3
 """Largest difference between torch and onnxruntime that passes, as a share of the value range."""
@@ -44,6 +46,9 @@ class ExportReport:
 def _load_weights(model: nn.Module, weights: Path) -> None:
     state = load_state_dict(weights)
     expected = set(model.state_dict())
+    unwrapped = {name.removeprefix(DATA_PARALLEL_PREFIX): tensor for name, tensor in state.items()}
+    if set(state) != expected and set(unwrapped) == expected:
+        state = unwrapped
     if set(state) != expected:
         missing, surplus = sorted(expected - set(state)), sorted(set(state) - expected)
         raise UserError(
@@ -157,7 +162,9 @@ def export_teacher(
             f"parity failed: onnxruntime differs from torch by {worst:.2e} of the value range on real images "
             f"(limit {PARITY_TOLERANCE:.0e}; infinite where one of them gives NaN); nothing was written"
         )
-    card = ModelCard.model_validate(card.model_dump() | {"scale": scale})
+    if scale > MAX_SCALE:
+        raise UserError(f"the model enlarges {scale} times; kdguard handles factors up to {MAX_SCALE}")
+    card = card.model_copy(update={"scale": scale})
     write_card(exported, card)
     save_onnx(exported, output)
     return ExportReport(card, opset, len(images), worst)

@@ -33,7 +33,7 @@ def import_callable(source: str, search_path: Path | None = None) -> Callable[..
     sys.path.insert(0, folder)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises is his to read, in one line
+    except (Exception, SystemExit) as error:  # whatever the module raises is the user's to read, in one line
         raise UserError(
             f"cannot import {module_name!r} from {folder} or the environment: "
             f"{type(error).__name__}: {first_line(error)}"
@@ -50,6 +50,8 @@ def _forget_namesake(top_level: str, folder: str) -> None:
     """Drop a cached module of the same name that came from another folder than the one asked for."""
     spec = PathFinder.find_spec(top_level, [folder])
     cached = sys.modules.get(top_level)
+    if top_level in sys.stdlib_module_names:
+        return
     if spec and spec.origin and cached and getattr(cached, "__file__", None) != spec.origin:
         for name in [n for n in sys.modules if n.split(".")[0] == top_level]:
             del sys.modules[name]

@@ -11,6 +11,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import onnx
+from joblib.externals.loky import get_reusable_executor
 
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair, load_pairs, refuse_overlap
@@ -164,7 +165,9 @@ def _load_images(
     if len(pairs) < 2:
         raise UserError(f"{data}: one image cannot be both trained and scored on; add images or give --test-data")
     test = pairs[3::4] or pairs[-1:]
-    return [pair for pair in pairs if all(pair is not kept for kept in test)], test
+    train = [pair for pair in pairs if all(pair is not kept for kept in test)]
+    refuse_overlap(train, test, "training")
+    return train, test
 
 
 def cut_tiles(pairs: list[ImagePair], count: int, side: int, card: ModelCard, seed: int) -> list[ImagePair]:
@@ -177,7 +180,7 @@ def cut_tiles(pairs: list[ImagePair], count: int, side: int, card: ModelCard, se
         UserError: the images are smaller than the model's size multiple.
     """
     sides = [min(pair.degraded.shape[:2]) for pair in pairs]
-    side = min(side, int(np.median(sides)))
+    side = min(max(side, card.size_multiple), int(np.median(sides)))
     side -= side % card.size_multiple
     if side < max(card.size_multiple, MIN_TILE):
         raise UserError(
@@ -219,9 +222,14 @@ def _run(trials: list[Trial], jobs: int) -> list[TrialResult]:
     results: list[TrialResult] = []
     with progress_bar("training students", len(trials)) as advance:
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-        for result in parallel(joblib.delayed(run_trial)(trial) for trial in trials):
-            results.append(result)
-            advance()
+        try:
+            for result in parallel(joblib.delayed(run_trial)(trial) for trial in trials):
+                results.append(result)
+                advance()
+        except KeyboardInterrupt:
+            # Without this the workers finish what they have before the process may end.
+            get_reusable_executor().shutdown(wait=False, kill_workers=True)
+            raise
     order = {(t.recipe, t.source, t.seed): index for index, t in enumerate(trials)}
     return sorted(results, key=lambda r: order[r.recipe, r.source, r.seed])
 

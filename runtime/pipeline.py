@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kdguard.export.errors import UserError
-from kdguard.export.model_card import ModelCard
+from kdguard.export.model_card import ModelCard, SizeMultiple, ValueRange
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.op.attributes import Gain, Rank
 from kdguard.runtime.attack import DEFAULT_RECIPES
@@ -49,8 +49,8 @@ class TeacherSection(_Strict):
     weights: Path | None = None
     channels: Literal[1, 3] = 3
     layout: Literal["NCHW", "NHWC"] = "NCHW"
-    value_range: tuple[FiniteFloat, FiniteFloat] = (0.0, 1.0)
-    size_multiple: int = Field(1, ge=1)
+    value_range: ValueRange = (0.0, 1.0)
+    size_multiple: SizeMultiple = 1
     onnx: Path | None = Field(None, description="instead of all the above")
 
     @model_validator(mode="after")
@@ -134,7 +134,7 @@ def load_pipeline(path: Path) -> Pipeline:
         raise UserError(f"{path}: no such file; give the path of a pipeline.yaml")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: a pipeline is a mapping with name, task, out, teacher, data and harden")

@@ -12,7 +12,7 @@ import onnx
 from kdguard.export.errors import GateFailedError, UserError, first_line
 from kdguard.export.files import check_outputs, write_json
 from kdguard.export.image_pairs import ImagePair, load_pairs, refuse_overlap
-from kdguard.export.model_card import ModelCard, read_card, write_card
+from kdguard.export.model_card import ModelCard, write_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.export.tasks import get_task
 from kdguard.export.torch_export import export_teacher
@@ -54,8 +54,10 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
         GateFailedError: a fidelity gate failed; where it is the final one, the report is there.
     """
     started = time.monotonic()
-    out = _run_folder(overrides.out or pipeline.out, _inputs(path, pipeline))
-    check_outputs([json], [path, *(out / name for name in RESULTS)])
+    out = overrides.out or pipeline.out
+    inputs = _inputs(path, pipeline)
+    _check_json(json, out, inputs)
+    _clear_run_folder(out, inputs)
     data = _data_folders(pipeline, path.parent, out)
 
     announce("export")
@@ -94,26 +96,44 @@ def _inputs(path: Path, pipeline: Pipeline) -> list[Path]:
     return [path, *(path.parent / name for name in named if name is not None)]
 
 
-def _run_folder(out: Path, inputs: list[Path]) -> Path:
+def _check_json(json: Path | None, out: Path, inputs: list[Path]) -> None:
+    """The further summary may not land on anything the run reads or writes."""
+    if json is None:
+        return
+    check_outputs([json], [*inputs, *(out / name for name in RESULTS)])
+    for folder in (out, *(path for path in inputs if path.is_dir())):
+        if json.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"cannot write {json}: it lies in {folder}, which this run uses; give another place")
+
+
+def _clear_run_folder(out: Path, inputs: list[Path]) -> None:
     """Make the folder, and drop an earlier run's results: they must not pass for this one's if it fails.
 
     Only folders that a run made are touched; a marker file tells them.
     """
     for path in inputs:
-        if path.resolve().is_relative_to(out.resolve()):
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder; the pipeline file names it")
+        # As named and as resolved: neither a link in the folder nor its target may be lost.
+        if path.absolute().is_relative_to(out.absolute()) or path.resolve().is_relative_to(out.resolve()):
             raise UserError(f"{path} lies in the run folder {out}, which is cleared at the start; choose another --out")
     try:
-        used = out.exists() and any(out.iterdir())
-        if used and not (out / MARKER).is_file():
+        if out.exists() and any(out.iterdir()) and not (out / MARKER).is_file():
             raise UserError(f"{out} holds other files and is no run folder; choose a new or empty one with --out")
         out.mkdir(parents=True, exist_ok=True)
         (out / MARKER).touch()
+        for name in (*RESULTS, "data"):
+            _remove(out / name)
     except OSError as error:
-        raise UserError(f"cannot make the run folder {out}: {error.strerror}; choose another with --out") from error
-    for name in RESULTS:
-        (out / name).unlink(missing_ok=True)
-    shutil.rmtree(out / "data", ignore_errors=True)
-    return out
+        raise UserError(f"cannot use the run folder {out}: {error.strerror}; choose another with --out") from error
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link (never what it points to) or a folder."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _data_folders(pipeline: Pipeline, base: Path, out: Path) -> dict[str, Path]:
@@ -154,9 +174,7 @@ def _teacher(pipeline: Pipeline, base: Path, target: Path) -> Path:
         return target
     assert section.onnx is not None
     model = load_onnx(base / section.onnx)
-    card = resolve_card(model, pipeline.task, str(section.onnx))
-    if read_card(model) is None:
-        write_card(model, card)
+    write_card(model, resolve_card(model, pipeline.task, str(section.onnx)))
     save_onnx(model, target)
     return target
 

@@ -67,7 +67,7 @@ class Scoreboard(BaseModel):
 
     rows: list[Row]
     summary: list[SummaryEntry]
-    best_response: BestResponse | None = Field(description="None where only controls ran, or students diverged")
+    best_response: BestResponse | None = Field(description="None where only controls ran, or all of one side diverged")
     seeds: int
     steps: int
     student: str
@@ -122,11 +122,12 @@ def _group(results: Sequence[TrialResult]) -> Group:
 def _best_response(summary: Sequence[SummaryEntry]) -> BestResponse | None:
     if all(entry.tier == "control" for entry in summary):
         return None
-    sound = [entry for entry in summary if not entry.clean.diverged + entry.hardened.diverged]
-    if not sound:
+    sound_clean = [entry for entry in summary if not entry.clean.diverged]
+    sound_hardened = [entry for entry in summary if not entry.hardened.diverged]
+    if not sound_clean or not sound_hardened:
         return None
-    clean = max(sound, key=lambda entry: entry.clean.psnr)
-    hardened = max(sound, key=lambda entry: entry.hardened.psnr)
+    clean = max(sound_clean, key=lambda entry: entry.clean.psnr)
+    hardened = max(sound_hardened, key=lambda entry: entry.hardened.psnr)
     return BestResponse(
         clean=BestStudent(recipe=clean.recipe, psnr=clean.clean.psnr),
         hardened=BestStudent(recipe=hardened.recipe, psnr=hardened.hardened.psnr),

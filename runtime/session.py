@@ -140,13 +140,15 @@ def resolve_common_card(teacher: onnx.ModelProto, hardened: onnx.ModelProto, tas
     Raises:
         UserError: as `resolve_card`, or the two models' cards contradict each other.
     """
-    cards = read_card(teacher), read_card(hardened)
-    if cards[0] and cards[1] and cards[0].model_copy(update={"task": cards[1].task}) != cards[1]:
+    first, second = read_card(teacher), read_card(hardened)
+    tasks = {card.task for card in (first, second) if card and card.task}
+    if first and second and (len(tasks) > 1 or first.model_copy(update={"task": second.task}) != second):
         raise UserError(
-            f"{where} and the hardened model have different model cards (scale {cards[0].scale} and "
-            f"{cards[1].scale}, layout {cards[0].layout} and {cards[1].layout}); is this its teacher?"
+            f"{where} ({first.describe()}) and the hardened model ({second.describe()}) have different model cards; "
+            "is this its teacher?"
         )
-    return resolve_card(teacher if cards[0] or not cards[1] else hardened, task, where)
+    known = task or (tasks.pop() if tasks else None)
+    return resolve_card(teacher if first or not second else hardened, known, where)
 
 
 def expose_taps(model: onnx.ModelProto, taps: Sequence[str]) -> onnx.ModelProto:

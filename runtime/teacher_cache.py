@@ -56,7 +56,10 @@ def query_teacher(
     if _is_whole(answers, len(tiles)):
         return answers
     try:
-        shutil.rmtree(entry, ignore_errors=True)
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=folder))
     except OSError as error:
@@ -65,8 +68,11 @@ def query_teacher(
         with progress_bar(description, len(tiles)) as advance:
             _ask(session, tiles, partial, advance)
         partial.rename(entry)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        # Another process with the same cache may have been faster; its answers are the same.
+        if isinstance(error, OSError) and _is_whole(answers, len(tiles)):
+            return answers
         raise
     return answers
 

@@ -13,7 +13,7 @@ from kdguard.runtime.scoreboard import Scoreboard, SummaryEntry
 from kdguard.runtime.tables import best_response_line, counted, number, plus_minus
 
 SMALL_EFFECT_DB = 0.5
-"""An interval around zero no wider than this says that there is no effect worth having."""
+"""An interval that stays this close to zero says that there is no effect worth having."""
 
 
 class Verdict(BaseModel):
@@ -62,7 +62,8 @@ def _headline(board: Scoreboard) -> str:
     headline = f"Fidelity holds. {worst.recipe} ({worst.tier}) loses {worst.drop_db:.2f} dB"
     if board.best_response is None:
         return f"{headline}."
-    return f"{headline}; the best response loses {number(board.best_response.drop_db)} dB."
+    drop = board.best_response.drop_db
+    return f"{headline}; the best response {'loses' if drop >= 0 else 'gains'} {number(abs(drop))} dB."
 
 
 def _certain(entry: SummaryEntry) -> bool:
@@ -72,11 +73,12 @@ def _certain(entry: SummaryEntry) -> bool:
 
 
 def _fidelity_finding(fidelity: FidelityReport) -> str:
-    word = "within" if fidelity.within_budget else "outside"
+    word = "within" if fidelity.delta_psnr_db <= fidelity.budget_db else "outside"
+    failed = "".join(f" Failed: {line}." for line in fidelity.failures())
     return (
         f"Teacher: loss {number(fidelity.delta_psnr_db, 3)} dB on {fidelity.n} test images ({word} the budget of "
         f"{fidelity.budget_db:g} dB); hardened against clean {fidelity.psnr_between_db:.1f} dB "
-        f"(floor {fidelity.psnr_between_floor_db:.1f} dB)."
+        f"(floor {fidelity.psnr_between_floor_db:.1f} dB).{failed}"
     )
 
 
@@ -96,6 +98,6 @@ def _reading(entry: SummaryEntry) -> str:
         return "not conclusive, one seed gives no interval"
     if _certain(entry):
         return "hardening hurts this student" if entry.drop_db > 0 else "hardening helps this student"
-    if entry.drop_ci95 <= SMALL_EFFECT_DB:
+    if abs(entry.drop_db) + entry.drop_ci95 <= SMALL_EFFECT_DB:
         return "no measurable effect"
     return "not conclusive, the interval is wider than the drop; more seeds or steps are needed"

@@ -93,6 +93,16 @@ def test_a_perfect_teacher_can_be_copied(card: ModelCard) -> None:
     assert report.within_budget
 
 
+def test_white_frames_do_not_ask_for_the_impossible(card: ModelCard) -> None:
+    """Clipped, the teacher is exactly right on them; rounding far below visibility must still pass."""
+    clean = (photograph(32) / 510 + 0.25).astype(np.float32)
+    white = np.ones_like(clean)
+    pairs = [ImagePair("white", white + np.float32(0.1), white), ImagePair("p", clean + np.float32(0.05), clean)]
+    report = report_for(offset_model(0.0), offset_model(1e-6), pairs, card)
+    assert report.within_budget, report.failures()
+    assert not report_for(offset_model(0.0), offset_model(-0.2), pairs, card).within_budget
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_non_finite_outputs_fail(card: ModelCard, grey_pairs: list[ImagePair], value: float) -> None:
     report = report_for(offset_model(0.0), offset_model(value), grey_pairs, card)

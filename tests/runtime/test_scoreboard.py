@@ -53,6 +53,10 @@ def test_a_diverged_student_takes_its_recipe_out_of_the_best_response() -> None:
     assert (summary[2].clean.diverged, summary[2].hardened.diverged) == (1, 1)
     assert best is not None
     assert best.clean.recipe == "output-l1"
+    one_side = [dataclasses.replace(t, diverged=(t.recipe, t.source) == ("fitnets", "hardened")) for t in TRIALS]
+    _, best = summarise(one_side)
+    assert best is not None
+    assert (best.clean.recipe, best.hardened.recipe) == ("fitnets", "output-l1")
 
 
 def test_order_of_trials_does_not_matter() -> None:

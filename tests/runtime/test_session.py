@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from kdguard.export.errors import MissingDependencyError, UserError
-from kdguard.export.model_card import ModelCard
+from kdguard.export.model_card import ModelCard, write_card
 from kdguard.export.onnx_files import save_onnx
-from kdguard.runtime.session import RestorationSession, open_session, resolve_card
+from kdguard.runtime.session import RestorationSession, open_session, resolve_card, resolve_common_card
 from tests.conftest import conv_weights, make_conv_net, make_model, photograph
 
 IMAGE = photograph(37).astype(np.float32) / 255
@@ -55,6 +56,20 @@ def test_foreign_model_needs_a_task(tmp_path: Path) -> None:
 def test_task_against_card(conv_net_file: Path) -> None:
     with pytest.raises(UserError, match="by its card"):
         open_session(conv_net_file, task="dehazing")
+
+
+def test_teacher_and_hardened_share_a_card(card: ModelCard) -> None:
+    def with_card(changes: dict[str, object] | None) -> onnx.ModelProto:
+        model = make_conv_net()
+        if changes is not None:
+            write_card(model, card.model_copy(update=changes))
+        return model
+
+    for first, second in ((None, {}), ({}, None), ({"task": None}, {}), ({}, {"task": None})):
+        assert resolve_common_card(with_card(first), with_card(second), None, "t").task == "deraining"
+    for other in ({"task": "dehazing"}, {"scale": 2}):
+        with pytest.raises(UserError, match="is this its teacher"):
+            resolve_common_card(with_card({}), with_card(other), None, "t")
 
 
 def test_probe_finds_the_size_multiple_and_images_are_padded() -> None:

@@ -143,6 +143,9 @@ harden: {{layers: [b]}}
         (("layers: [b]}", "layers: [b], gain: .inf}"), "harden.gain"),
         (("layers: [b]}", "layers: [b], budget_db: .inf}"), "harden.budget_db"),
         (("layers: [b]}", "layers: [b]}\nattack: {recipes: [scratch, scratch]}"), "named twice"),
+        (("name: p", "name: 2024-99-99"), "not valid YAML"),
+        (("teacher: {onnx:", "teacher: {source: 'a:b', value_range: [1, 0]} # {onnx:"), "white must be above black"),
+        (("teacher: {onnx:", "teacher: {source: 'a:b', size_multiple: 5000} # {onnx:"), "teacher.size_multiple"),
         (("teacher: {onnx:", "teacher: {weights: w.pth, onnx:"), "leave out everything beside onnx"),
         (("calibration: ", "prepare: 'a:b', calibration: "), "give either prepare, or all of"),
         (("teacher: {onnx:", "teacher: {weights:"), "give either source (and weights), or onnx"),
@@ -283,6 +286,53 @@ def test_too_small_test_images_are_found_before_any_work(
         "--tap", "b",
     )  # fmt: skip
     assert "too small to score" in line
+
+
+@pytest.mark.parametrize("location", ["a\0b", "loop", "../out"])
+def test_hostile_external_data_is_one_line_everywhere(kdguard: CommandLine, tmp_path: Path, location: str) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    model = make_conv_net()
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value=location)
+    path = tmp_path / "hostile.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert str(path) in kdguard.refuses("inspect", path)
+    assert str(path) in kdguard.refuses("harden", path, "-o", tmp_path / "h.onnx", "--layers", "b")
+
+
+def test_run_writes_its_json_nowhere_it_reads(
+    kdguard: CommandLine, conv_net_file: Path, pairs_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".kdguard-run", "report.html"):
+        (out / name).touch()
+    text = PIPELINE.format(out=out, teacher=conv_net_file, data=pairs_folder, test=pairs_folder)
+    (tmp_path / "p.yaml").write_text(text)
+    before = listing(tmp_path)
+    for target in (conv_net_file, pairs_folder / "clean" / "p0.png", out / "x.json", tmp_path / "absent" / "x.json"):
+        assert "cannot write" in kdguard.refuses("run", tmp_path / "p.yaml", "--json", target)
+    (tmp_path / "p.yaml").write_text(text.replace("train: ", "train: absent"))
+    assert "no such file or folder" in kdguard.refuses("run", tmp_path / "p.yaml")
+    assert listing(tmp_path) == before  # an earlier run's report is still there
+
+
+def test_run_never_follows_links_out_of_its_folder(
+    kdguard: CommandLine, conv_net_file: Path, pairs_folder: Path, tmp_path: Path
+) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "precious.txt").touch()
+    (out / ".kdguard-run").touch()
+    (out / "data").symlink_to(elsewhere)
+    (out / "report.html").mkdir()
+    text = PIPELINE.format(out=out, teacher=conv_net_file, data=pairs_folder, test=pairs_folder)
+    (tmp_path / "p.yaml").write_text(text)
+    assert "is also a training image" in kdguard.refuses("run", tmp_path / "p.yaml")
+    assert listing(elsewhere) == ["precious.txt"]
 
 
 @pytest.mark.parametrize("budget", ["-1", "nan", "inf"])

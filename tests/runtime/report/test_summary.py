@@ -82,6 +82,7 @@ OUTPUT = entry("output-l1", "T0", 0.01, 0.09)
         (5.0, 1.8, 0, "hardening hurts this student"),
         (-5.0, 1.8, 0, "hardening helps this student"),
         (0.01, 0.09, 0, "no measurable effect"),
+        (0.49, 0.5, 0, "the interval is wider than the drop"),
         (3.5, 21.0, 0, "the interval is wider than the drop"),
         (5.0, None, 0, "one seed gives no interval"),
         (5.0, 1.8, 1, "1 student diverged"),
@@ -100,11 +101,17 @@ def test_headline_gives_the_best_response_beside_the_largest_drop() -> None:
     assert result.headline == "Fidelity holds. fitnets (T1) loses 5.00 dB; the best response loses 0.01 dB."
 
 
+def test_a_gain_is_not_called_a_loss() -> None:
+    better = entry("output-l1", "T0", -0.3, 0.1)
+    assert verdict(better, entry("fitnets", "T1", 5.0, 1.8)).headline.endswith("the best response gains 0.30 dB.")
+
+
 def test_a_failed_gate_comes_first() -> None:
     result = verdict(OUTPUT, loss=0.3)
     assert result.status == "fail"
     assert result.headline.startswith("Do not ship")
     assert "outside the budget" in result.findings[0]
+    assert "Failed: loss 0.300 dB is over the budget" in result.findings[0]
 
 
 def test_untried_output_attack_is_called_out() -> None:
