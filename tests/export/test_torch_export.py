@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kdguard.export.errors import GateFailedError, UserError
@@ -159,3 +160,27 @@ def test_bad_sources(tmp_path: Path, source: str, reason: str) -> None:
 def test_weights_of_another_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not fit the model"):
         export_teacher(Upscaler(), QUICKSTART / "teacher.safetensors", tmp_path / "x.onnx", task="super-resolution")
+
+
+class HasModule(nn.Module):
+    """Its own child is called module, like the wrapper's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x)
+
+
+def test_data_parallel_checkpoints_fit_and_honest_names_stay(tmp_path: Path) -> None:
+    plain, wrapped = Upscaler().state_dict(), {f"module.{k}": v for k, v in Upscaler().state_dict().items()}
+    for name, state, model in (
+        ("plain", plain, Upscaler()),
+        ("wrapped", wrapped, Upscaler()),
+        ("own", HasModule().state_dict(), HasModule()),
+    ):
+        save_file(state, tmp_path / f"{name}.safetensors")
+        export_teacher(model, tmp_path / f"{name}.safetensors", tmp_path / f"{name}.onnx")
+    weights = {t.name: numpy_helper.to_array(t) for t in load_onnx(tmp_path / "wrapped.onnx").graph.initializer}
+    np.testing.assert_array_equal(weights["conv.weight"], wrapped["module.conv.weight"].numpy())
