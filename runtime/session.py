@@ -97,7 +97,7 @@ class RestorationSession:
 
 
 def open_session(
-    path: Path,
+    path: Path | str,
     *,
     task: str | None = None,
     provider: Provider = "auto",

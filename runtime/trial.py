@@ -132,7 +132,7 @@ class _Batches:
         if trial.answers is not None and trial.answers.features is not None and recipe.taps:
             self._features = np.load(trial.answers.features, mmap_mode="r")
         self._rng = np.random.default_rng([trial.seed, 1])
-        self._options, self._scale, self._device = trial.options, trial.scale, device
+        self._options, self._device = trial.options, device
         self.channels: int = self._degraded.shape[1]
         self.feature_channels: int = 0 if self._features is None else self._features.shape[1]
         self._patch = min(trial.options.patch, *self._degraded.shape[2:])
