@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -86,6 +87,14 @@ def to_json(content: object) -> str:
 def write_json(target: Path, content: object) -> None:
     """Write JSON atomically."""
     write_text(target, to_json(content))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link (never what it points to) or a folder; nothing where there is nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sha256_of_file(path: Path) -> str:

@@ -46,6 +46,11 @@ class ModelCard(BaseModel):
         default_factory=dict, description="constant values of further inputs, flattened"
     )
 
+    @property
+    def spatial_axes(self) -> tuple[int, int]:
+        """Height and width among the axes of the model's tensors."""
+        return (1, 2) if self.layout == "NHWC" else (2, 3)
+
     def describe(self) -> str:
         """One line for people."""
         low, high = self.value_range

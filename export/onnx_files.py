@@ -86,6 +86,18 @@ def _check_external_tensor(tensor: onnx.TensorProto, path: Path) -> None:
         )
 
 
+def _external_tensors(model: onnx.ModelProto, path: Path) -> list[onnx.TensorProto]:
+    """The tensors whose data lies outside the model file, each checked.
+
+    Raises:
+        UserError: one of them cannot be accepted.
+    """
+    external = [tensor for tensor in all_tensors(model) if uses_external_data(tensor)]
+    for tensor in external:
+        _check_external_tensor(tensor, path)
+    return external
+
+
 def load_onnx(path: Path | str) -> onnx.ModelProto:
     """Read an ONNX model with its external data, after checking both.
 
@@ -108,9 +120,7 @@ def load_onnx(path: Path | str) -> onnx.ModelProto:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if not model.graph.node or not model.opset_import:
         raise UserError(f"{path}: not an ONNX file, or a truncated one (it holds no graph)")
-    external = [tensor for tensor in all_tensors(model) if uses_external_data(tensor)]
-    for tensor in external:
-        _check_external_tensor(tensor, path)
+    external = _external_tensors(model, path)
     try:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
@@ -137,18 +147,10 @@ def model_files(path: Path) -> list[Path]:
     """
     try:
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
-        for tensor in all_tensors(model):
-            if uses_external_data(tensor):
-                _check_external_tensor(tensor, path)
+        external = _external_tensors(model, path)
     except (DecodeError, ValueError, OSError, UserError):
         return [path]
-    locations = {
-        entry.value
-        for tensor in all_tensors(model)
-        if uses_external_data(tensor)
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
+    locations = {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
     return [path, *(path.parent / location for location in sorted(locations))]
 
 

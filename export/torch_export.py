@@ -67,7 +67,7 @@ def _trace(model: nn.Module, card: ModelCard, example: np.ndarray, opset: int) -
     import torch
 
     dynamic = torch.export.Dim.DYNAMIC
-    axes = (0, 1, 2) if card.layout == "NHWC" else (0, 2, 3)
+    axes = (0, *card.spatial_axes)
     # The exporter warns about every torchvision op it cannot register when torchvision is absent.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     # A batch of one would be specialised into the graph.
@@ -148,15 +148,14 @@ def export_teacher(
         _load_weights(model, weights)
     card = card or ModelCard(task=task, input_name="image", output_name="restored")
     images = images or sample_images(task, card.channels)
-    for image in images:
-        run_torch(model, image_to_tensor(image, card), card)
+    answers = [run_torch(model, image_to_tensor(image, card), card) for image in images]
     try:
         exported = _trace(model, card, image_to_tensor(images[0], card), opset)
     except Exception as error:  # torch.onnx raises a family of its own, none of them public
         raise UserError(f"torch cannot export {source}: {first_line(root_cause(error))}") from error
     if default_opset(exported) != opset:
         raise UserError(f"torch wrote opset {default_opset(exported)} instead of {opset}; ask for that one")
-    scale, worst = measure_parity(model, exported, card, images)
+    scale, worst = measure_parity(exported, card, images, answers)
     if not worst <= PARITY_TOLERANCE:
         raise GateFailedError(
             f"parity failed: onnxruntime differs from torch by {worst:.2e} of the value range on real images "

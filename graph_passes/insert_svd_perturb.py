@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -76,7 +76,8 @@ class InsertSvdPerturb(GraphPass):
                 )
 
     def call(self, model: onnx.ModelProto) -> PassResult:
-        selected = select_layers(find_layers(model), self.globs, self.op_types)
+        values = infer_value_infos(model)
+        selected = select_layers(find_layers(model, values), self.globs, self.op_types)
         self._check_same(model, {layer.name for layer in selected if layer.hardened})
         todo = [layer for layer in selected if not layer.hardened]
         if not todo:
@@ -84,7 +85,7 @@ class InsertSvdPerturb(GraphPass):
         names = {tensor.name for tensor in model.graph.initializer}
         strength = [] if STRENGTH in names else [numpy_helper.from_array(np.array(1, np.float32), STRENGTH)]
         result = rewire(model, lambda graph: self._edit(graph, todo), strength)
-        self._describe_new_tensors(result, model, todo)
+        self._describe_new_tensors(result, values, todo)
         _import_op(result)
         return PassResult(result, modified=True)
 
@@ -141,10 +142,9 @@ class InsertSvdPerturb(GraphPass):
         return nodes
 
     def _describe_new_tensors(
-        self, result: onnx.ModelProto, original: onnx.ModelProto, layers: Sequence[Layer]
+        self, result: onnx.ModelProto, values: Mapping[str, onnx.ValueInfoProto], layers: Sequence[Layer]
     ) -> None:
         """Give the clean and restored tensors the layer's type; readers of the file rely on it."""
-        values = infer_value_infos(original)
         for layer in layers:
             clean, restored, *_ = _helper_names(layer.name)
             for name in (clean, restored) if self.placement == "paired" else (clean,):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -97,13 +97,16 @@ def _symbols(values: Iterable[onnx.ValueInfoProto]) -> set[str]:
     return {dim.dim_param for value in values for dim in value.type.tensor_type.shape.dim}
 
 
-def find_layers(model: onnx.ModelProto) -> list[Layer]:
+def find_layers(model: onnx.ModelProto, values: Mapping[str, onnx.ValueInfoProto] | None = None) -> list[Layer]:
     """Every tensor of the main graph that can carry the op, in graph order.
 
     Left out: graph inputs and outputs (an output belongs to the caller), tensors nobody reads, maps
     of a single channel, and the helper tensors of nodes that kdguard inserted.
+
+    Args:
+        values: from `infer_value_infos`, where the caller has them already.
     """
-    values = infer_value_infos(model)
+    values = infer_value_infos(model) if values is None else values
     consumers = count_consumers(model.graph.node)
     outputs = {value.name for value in model.graph.output}
     producers = {name: node for node in model.graph.node for name in node.output if name}

@@ -153,16 +153,19 @@ def measure_fidelity(
     if not all(np.isfinite(r.teacher).all() for r in restored):
         raise UserError("the clean teacher itself gives NaN or infinity on these images; check range and layout")
 
-    def quality(which: str) -> Quality:
-        images = [(np.nan_to_num(getattr(r, which)), r.pair.clean) for r in restored]
-        return Quality(
-            psnr=float(np.mean([psnr(image, clean, task, scale) for image, clean in images])),
-            ssim=float(np.mean([ssim(image, clean, task, scale) for image, clean in images])),
-        )
-
-    clean_quality, hard_quality = quality("teacher"), quality("hardened")
-    between = [psnr(np.nan_to_num(r.hardened), r.teacher, task, scale, clip=False) for r in restored]
-    own = [min(OWN_PSNR_CEILING_DB, psnr(r.teacher, r.pair.clean, task, scale)) for r in restored]
+    hard_images = [np.nan_to_num(r.hardened) for r in restored]
+    teacher_psnr = [psnr(r.teacher, r.pair.clean, task, scale) for r in restored]
+    clean_quality = Quality(
+        psnr=float(np.mean(teacher_psnr)),
+        ssim=float(np.mean([ssim(r.teacher, r.pair.clean, task, scale) for r in restored])),
+    )
+    scored = list(zip(hard_images, restored, strict=True))
+    hard_quality = Quality(
+        psnr=float(np.mean([psnr(image, r.pair.clean, task, scale) for image, r in scored])),
+        ssim=float(np.mean([ssim(image, r.pair.clean, task, scale) for image, r in scored])),
+    )
+    between = [psnr(image, r.teacher, task, scale, clip=False) for image, r in scored]
+    own = [min(OWN_PSNR_CEILING_DB, value) for value in teacher_psnr]
     floor = float(np.mean(own)) + BETWEEN_MARGIN_DB
     delta = clean_quality.psnr - hard_quality.psnr
     report = FidelityReport(

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from kdguard.export.errors import GateFailedError
-from kdguard.export.files import atomic_path, check_outputs, check_writable, to_json, write_text
+from kdguard.export.files import atomic_path, check_outputs, to_json, write_text
 from kdguard.export.image_pairs import ImagePair, load_pairs
 from kdguard.export.image_tensor import Tensor, image_to_tensor
 from kdguard.export.model_card import ModelCard, read_card, write_card
@@ -44,7 +44,7 @@ class HardenOptions:
 def manifest_path(hardened: Path) -> Path:
     """Where the manifest of a hardened model lies."""
     stem = hardened.stem if hardened.suffix == ".onnx" else hardened.name
-    return hardened.with_name(f"{stem}.manifest.json")
+    return hardened.parent / f"{stem}.manifest.json"
 
 
 def harden(
@@ -67,7 +67,6 @@ def harden(
         UserError: bad model, data, layers or output.
         GateFailedError: the hardened model is outside the budget on `data`.
     """
-    check_writable(output)
     manifest = manifest or manifest_path(output)
     check_budget(options.budget_db)
     check_outputs([output, manifest], model_files(teacher_path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from kdguard.export.errors import GateFailedError, UserError, first_line
-from kdguard.export.files import check_outputs, write_json
+from kdguard.export.files import check_outputs, remove, write_json
 from kdguard.export.image_pairs import ImagePair, load_pairs, refuse_overlap
 from kdguard.export.model_card import ModelCard, write_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
@@ -62,12 +61,13 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
 
     announce("export")
     teacher = _teacher(pipeline, path.parent, out / "teacher.onnx")
-    card = resolve_card(load_onnx(teacher), pipeline.task, str(teacher))
+    clean = load_onnx(teacher)
+    card = resolve_card(clean, pipeline.task, str(teacher))
     pairs = _load_data(pipeline, card, data)
     announce("harden")
     manifest = _harden(pipeline, teacher, out, data["calibration"])
     announce("verify")
-    models = load_onnx(teacher), load_onnx(out / "hardened.onnx")
+    models = clean, load_onnx(out / "hardened.onnx")
     fidelity, restored = _verify(pipeline, models, card, pairs)
     announce("attack")
     outcome = _attack(pipeline, overrides, out, data)
@@ -123,17 +123,9 @@ def _clear_run_folder(out: Path, inputs: list[Path]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         (out / MARKER).touch()
         for name in (*RESULTS, "data"):
-            _remove(out / name)
+            remove(out / name)
     except OSError as error:
         raise UserError(f"cannot use the run folder {out}: {error.strerror}; choose another with --out") from error
-
-
-def _remove(path: Path) -> None:
-    """Remove a file, a link (never what it points to) or a folder."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _data_folders(pipeline: Pipeline, base: Path, out: Path) -> dict[str, Path]:

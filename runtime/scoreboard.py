@@ -46,6 +46,11 @@ class SummaryEntry(BaseModel):
     drop_ci95: float | None = Field(description="half width of its 95 % interval, paired by seed")
     ssim_drop_pct: float
 
+    @property
+    def diverged(self) -> int:
+        """Students of either side that are no measurement."""
+        return self.clean.diverged + self.hardened.diverged
+
 
 class BestStudent(BaseModel):
     """The best student that any recipe reached, by mean PSNR; a control's is open to every attacker."""

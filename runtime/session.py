@@ -184,8 +184,7 @@ def _probe(model: onnx.ModelProto, card: ModelCard, where: str) -> ModelCard:
         except UserError as error:
             problem = str(error)
             continue
-        axes = (1, 2) if card.layout == "NHWC" else (2, 3)
-        scales = {output.shape[a] / tensor.shape[a] for a in axes} if output.ndim == 4 else set()
+        scales = {output.shape[a] / tensor.shape[a] for a in card.spatial_axes} if output.ndim == 4 else set()
         if len(scales) == 1 and (scale := scales.pop()) >= 1 and scale == int(scale):
             return attempt.model_copy(update={"scale": int(scale)})
         problem = f"input {list(tensor.shape)} gives output {list(output.shape)}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from kdguard.runtime.fidelity import FidelityReport
-from kdguard.runtime.scoreboard import Group, Scoreboard, SummaryEntry
+from kdguard.runtime.fidelity import WORST_MARGIN_DB, FidelityReport
+from kdguard.runtime.scoreboard import Group, Scoreboard
 
 
 def fidelity_table(report: FidelityReport) -> Table:
@@ -16,7 +16,7 @@ def fidelity_table(report: FidelityReport) -> Table:
         caption=(
             f"loss {number(report.delta_psnr_db, 4)} dB (budget {report.budget_db:g}); hardened against clean "
             f"{report.psnr_between_db:.1f} dB (floor {report.psnr_between_floor_db:.1f}), on the worst image "
-            f"{report.worst_margin_db:.1f} dB above the teacher's PSNR (at least 10)"
+            f"{report.worst_margin_db:.1f} dB above the teacher's PSNR (at least {WORST_MARGIN_DB:g})"
         ),
         min_width=60,
     )
@@ -59,18 +59,14 @@ def scoreboard_table(board: Scoreboard) -> Table:
             entry.tier,
             _students(entry.clean),
             "no teacher" if control else _students(entry.hardened),
-            "" if control or _diverged(entry) else plus_minus(entry.drop_db, entry.drop_ci95),
-            "" if control or _diverged(entry) else f"{number(entry.ssim_drop_pct, 1)} %",
+            "" if control or entry.diverged else plus_minus(entry.drop_db, entry.drop_ci95),
+            "" if control or entry.diverged else f"{number(entry.ssim_drop_pct, 1)} %",
         )
     return table
 
 
 def _students(group: Group) -> str:
     return f"{group.diverged} diverged" if group.diverged else plus_minus(group.psnr, group.ci95)
-
-
-def _diverged(entry: SummaryEntry) -> int:
-    return entry.clean.diverged + entry.hardened.diverged
 
 
 def best_response_line(board: Scoreboard) -> str:
@@ -84,7 +80,7 @@ def best_response_line(board: Scoreboard) -> str:
         f"best response: {number(best.clean.psnr)} dB from clean ({best.clean.recipe}), "
         f"{number(best.hardened.psnr)} dB from hardened ({best.hardened.recipe}), drop {number(best.drop_db)} dB"
     )
-    if lost := [entry.recipe for entry in board.summary if entry.clean.diverged + entry.hardened.diverged]:
+    if lost := [entry.recipe for entry in board.summary if entry.diverged]:
         line += f"; students of {', '.join(lost)} diverged and count for nothing"
     if not any(entry.tier == "T0" for entry in board.summary):
         line += "; no output-only recipe (T0) ran, a real attacker has that choice too"

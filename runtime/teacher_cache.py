@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from kdguard.export.errors import UserError
+from kdguard.export.files import remove
 from kdguard.export.image_pairs import ImagePair, hash_pairs
 from kdguard.export.image_tensor import image_to_tensor, tensor_to_image
 from kdguard.runtime.session import RestorationSession
@@ -56,10 +57,7 @@ def query_teacher(
     if _is_whole(answers, len(tiles)):
         return answers
     try:
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink(missing_ok=True)
+        remove(entry)
         folder.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=folder))
     except OSError as error:

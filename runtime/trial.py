@@ -126,11 +126,10 @@ class _Batches:
 
     def __init__(self, trial: Trial, recipe: Recipe, device: torch.device) -> None:
         self._degraded, self._clean = (np.load(path, mmap_mode="r") for path in trial.tiles)
-        asked = trial.answers is not None and recipe.queries
-        self._outputs = np.load(trial.answers.outputs, mmap_mode="r") if asked and trial.answers else None
-        self._features = None
-        if trial.answers is not None and trial.answers.features is not None and recipe.taps:
-            self._features = np.load(trial.answers.features, mmap_mode="r")
+        answers = trial.answers if recipe.queries else None
+        self._outputs = np.load(answers.outputs, mmap_mode="r") if answers else None
+        tapped = answers.features if answers and recipe.taps else None
+        self._features = np.load(tapped, mmap_mode="r") if tapped else None
         self._rng = np.random.default_rng([trial.seed, 1])
         self._options, self._device = trial.options, device
         self.channels: int = self._degraded.shape[1]

@@ -54,7 +54,7 @@ def harden(
     from kdguard.runtime.tables import number
     from kdguard.runtime.terminal import say
 
-    check_outputs([output, manifest_path(output) if output.name else None, json], model_files(model))
+    check_outputs([output, manifest_path(output), json], model_files(model))
     try:
         attributes = SvdPerturbAttributes(rank=rank, gain=gain, centred=centred)
     except ValidationError as error:

@@ -21,7 +21,6 @@ def verify(
     json: options.Json = None,
 ) -> None:
     """Check that the hardened model still does the teacher's job. Exits with 1 where it does not."""
-
     from kdguard.export.errors import GateFailedError
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.image_pairs import load_pairs

@@ -15,7 +15,7 @@ from kdguard.export.files import write_text
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import Image, get_task
-from kdguard.runtime.fidelity import RestoredImage
+from kdguard.runtime.fidelity import WORST_MARGIN_DB, RestoredImage
 from kdguard.runtime.metrics import psnr
 from kdguard.runtime.report import figures
 from kdguard.runtime.report.summary import RunSummary
@@ -64,6 +64,7 @@ def write_report(
         plus_minus=plus_minus,
         number=number,
         counted=counted,
+        worst_margin=WORST_MARGIN_DB,
         scoreboard_plot=figures.scoreboard_plot(summary.attack),
         curves_plot=figures.curves_plot(trials),
         spectra_plot=figures.spectra_plot(restored),

@@ -68,8 +68,7 @@ def _headline(board: Scoreboard) -> str:
 
 def _certain(entry: SummaryEntry) -> bool:
     """Whether the drop's interval excludes zero; one seed, or a student that diverged, gives no certainty."""
-    diverged = entry.clean.diverged + entry.hardened.diverged
-    return entry.drop_ci95 is not None and not diverged and abs(entry.drop_db) > entry.drop_ci95
+    return entry.drop_ci95 is not None and not entry.diverged and abs(entry.drop_db) > entry.drop_ci95
 
 
 def _fidelity_finding(fidelity: FidelityReport) -> str:
@@ -92,8 +91,8 @@ def _recipe_finding(entry: SummaryEntry, seeds: int) -> str:
 
 def _reading(entry: SummaryEntry) -> str:
     """What the figures allow to say."""
-    if diverged := entry.clean.diverged + entry.hardened.diverged:
-        return f"not conclusive, {counted(diverged, 'student')} diverged"
+    if entry.diverged:
+        return f"not conclusive, {counted(entry.diverged, 'student')} diverged"
     if entry.drop_ci95 is None:
         return "not conclusive, one seed gives no interval"
     if _certain(entry):
