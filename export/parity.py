@@ -11,7 +11,6 @@ from kdguard.export.errors import GateFailedError, UserError, first_line
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import Image, get_task
-from kdguard.export.tasks.base import PairsOnlyTask
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,10 +29,7 @@ def sample_images(task: str | None, channels: int) -> list[Image]:
         clean = getattr(data, name)()[100 : 100 + size[0], 100 : 100 + size[1]].astype(np.float32) / 255
         if channels == 1:
             clean = clean.mean(axis=-1, keepdims=True)
-        degraded = clean
-        if task is not None and not isinstance(get_task(task), PairsOnlyTask):
-            degraded = get_task(task).degrade(clean, np.random.default_rng(index))
-        images.append(degraded)
+        images.append(clean if task is None else get_task(task).degrade(clean, np.random.default_rng(index)))
     return images
 
 

@@ -7,8 +7,6 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from kdguard.export.errors import UserError
-
 Image = NDArray[np.float32]
 """An image of shape [H, W, C], float32, values in [0, 1]."""
 
@@ -35,21 +33,8 @@ class Task(ABC):
 
         Returns:
             [H / scale, W / scale, C] in [0, 1].
-
-        Raises:
-            UserError: the task has no degradation model; pairs must be supplied.
         """
 
     def border(self, scale: int) -> int:
         """Pixels cropped from every side before scoring, at output scale `scale`."""
         return 0
-
-
-class PairsOnlyTask(Task):
-    """A task that has no degradation model here: the user's own pairs are needed."""
-
-    def degrade(self, clean: Image, rng: np.random.Generator, scale: int = 1) -> Image:
-        raise UserError(
-            f"task {self.name!r} has no degradation model in this version: put the degraded images "
-            "in degraded/ beside clean/, with equal file names"
-        )

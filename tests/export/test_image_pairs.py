@@ -11,7 +11,7 @@ from PIL import Image as PilImage
 
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import hash_pairs, load_pairs, read_image
-from kdguard.export.tasks import get_task
+from kdguard.export.tasks import TASKS, get_task
 from tests.conftest import photograph
 
 DERAIN, SR, DENOISE = get_task("deraining"), get_task("super-resolution"), get_task("denoising")
@@ -82,7 +82,11 @@ def test_bad_folders(pairs_folder: Path, break_it: Callable[[Path], object], rea
     assert "\n" not in str(caught.value)
 
 
-def test_task_without_degradation_asks_for_pairs(tmp_path: Path, write_images: Writer) -> None:
-    write_images(tmp_path / "clean", a=photograph())
-    with pytest.raises(UserError, match="degraded/ beside clean/"):
-        load_pairs(tmp_path, get_task("dehazing"))
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_every_task_degrades_clean_images(name: str, channels: int, tmp_path: Path, write_images: Writer) -> None:
+    write_images(tmp_path / "clean", a=photograph(), b=photograph(offset=60))
+    for pair in load_pairs(tmp_path, get_task(name), channels):
+        assert pair.degraded.shape == pair.clean.shape == (48, 48, channels)
+        assert pair.degraded.dtype == np.float32
+        assert not np.array_equal(pair.degraded, pair.clean) or name == "super-resolution"
