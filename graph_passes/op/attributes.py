@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 DOMAIN = "kdguard"
 VERSION = 1
@@ -13,27 +14,52 @@ PLUGIN_NAMESPACE = "kdguard"
 
 PERTURB, RESTORE, PROJECTOR = "SvdPerturb", "SvdRestore", "TopKProjector"
 OP_TYPES = (PERTURB, RESTORE, PROJECTOR)
+TAIL_GROUPS = 4
+"""Keyed projections of the tail that decide one component's sign."""
+
 Rank = Annotated[int, Field(ge=1, le=16)]
 Gain = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 """The upper bound is far above any use and far below where float32 overflows."""
 
 
-class SvdPerturbAttributes(BaseModel):
-    """Attributes of one `SvdPerturb` node and of the `SvdRestore` that undoes it.
+class Modulation(IntEnum):
+    """How the factor on a singular component varies over positions."""
 
-    `adaptive`, `modulation`, `pattern` and `coherence` are part of the signature of version 1 and
-    are constants in this release: only their neutral value, which is plain ASVP, is accepted.
-    """
+    NONE = 0
+    PATTERN = 1
+    TAIL_SIGN = 2
+
+
+class SvdPerturbAttributes(BaseModel):
+    """Attributes of one `SvdPerturb` node; the defaults are plain ASVP. See docs/op.md for the formulas."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rank: Rank = Field(4, description="how many singular values, k")
     gain: Gain = Field(1.0, description="factor on each of them, h")
     centred: bool = Field(False, description="subtract the channel mean before the SVD")
-    adaptive: float = Field(0.0, ge=0, le=0, description="image-adaptive part of the gain; 0 = off")
-    modulation: int = Field(0, ge=0, le=0, description="modulation over positions; 0 = none")
-    pattern: tuple[float, ...] = Field((0.0,), max_length=1, description="keyed pattern; unused")
-    coherence: float = Field(0.0, ge=0, le=0, description="cap in local feature norms; 0 = none")
+    adaptive: float = Field(
+        0.0, ge=0, le=1, description="how far the perturbation follows the image's own spectrum; 0 = off"
+    )
+    modulation: Modulation = Field(
+        Modulation.NONE, description="factor over positions: 0 constant, 1 keyed pattern, 2 sign driven by the tail"
+    )
+    pattern: tuple[FiniteFloat, ...] = Field(
+        (0.0,),
+        min_length=1,
+        max_length=65536,
+        description="the key: exponents over positions (modulation 1) or weights over channels (2), tiled",
+    )
+    coherence: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="cap on the perturbation per position, in local norms; 0 = none"
+    )
+    stride: int = Field(1, ge=1, le=64, description="rows of the map from which the singular vectors are computed")
+
+    @model_validator(mode="after")
+    def _key_where_needed(self) -> SvdPerturbAttributes:
+        if self.modulation and not any(self.pattern):
+            raise ValueError("a modulation needs a pattern that is not all zero")
+        return self
 
     def node_attributes(self) -> dict[str, object]:
         """The attributes as ONNX node attributes; switches become integers."""
@@ -42,8 +68,9 @@ class SvdPerturbAttributes(BaseModel):
             "gain": float(self.gain),
             "centred": int(self.centred),
             "adaptive": float(self.adaptive),
-            "modulation": self.modulation,
+            "modulation": int(self.modulation),
             "pattern": list(self.pattern),
             "coherence": float(self.coherence),
+            "stride": self.stride,
             "plugin_namespace": PLUGIN_NAMESPACE,
         }

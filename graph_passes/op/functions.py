@@ -1,18 +1,10 @@
 """The op as ONNX function bodies, written in ONNX's own text syntax.
 
-`TopKProjector` replaces the SVD that ONNX lacks. The left singular vectors of F are eigenvectors
-of G = F F^T, and the largest one of a symmetric matrix falls out of repeated squaring: G^(2^p)
-tends to a multiple of u u^T. Each turn of the loop projects the vectors already found out of G,
-squares, takes the column with the largest diagonal entry and makes it orthogonal to its
-predecessors; a column that lies among them is rounding noise and becomes zero. Power steps on the
-unsquared matrix, as a polish, were measured to change nothing: what error there is comes from the
-rounding of G. The projector comes back factored, P = U U^T, because applying U (U^T F) costs 2kCP
-multiplications instead of C^2 P.
-
 Everything is fp32 inside. Non-finite Gram entries switch the perturbation off (U = 0) instead of
-spreading, so the op never makes a NaN of an input that had none. NaN is taken out of G before
-scaling, because runtimes differ on whether ReduceMax ignores it, and once more after, where
-infinity was divided by infinity.
+spreading, so the op never makes a NaN of an input that had none.
+
+Conditions on attributes are written as `If` on constants: runtimes fold them when they load the
+model, so that what is switched off costs nothing.
 """
 
 from __future__ import annotations
@@ -20,187 +12,269 @@ from __future__ import annotations
 import onnx
 import onnx.parser
 
-from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB, PROJECTOR, RESTORE, VERSION
+from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB, PROJECTOR, RESTORE, TAIL_GROUPS, VERSION
+from kdguard.graph_passes.op.projector import top_k_projector
+from kdguard.graph_passes.op.snippets import TINY, finite_or_zero, reduce
 
 MIN_OPSET = 15
 """CastLike, which lets one body serve fp32, fp16 and bf16, appeared in opset 15."""
 
-AXES_AS_INPUT_SINCE = 18
-SQUARINGS = (3, 3, 3, 3, 3)
-"""Squarings between two normalisations. Entries start at most 1, so three squarings of a matrix of
-C channels stay below C^7: 1e19 for 512 channels, inside fp32. Fifteen in all: the second
-eigenvalue is suppressed by (lambda_2 / lambda_1)^32768."""
+DENSE_CHANNELS = 96
+"""Up to here one product with I + (h - 1) U U^T is faster than two thin ones and an addition,
+which are bound by memory: 2.1 ms against 5.0 ms on a 64 x 256 x 256 map."""
 
-_TINY = "1e-37"
 _SIGNATURE_ATTRIBUTES = (
     "rank: int = 4, gain: float = 1.0, centred: int = 0, adaptive: float = 0.0, "
-    "modulation: int = 0, pattern: floats = [0.0], coherence: float = 0.0, "
+    "modulation: int = 0, pattern: floats = [0.0], coherence: float = 0.0, stride: int = 1, "
     'plugin_namespace: string = ""'
 )
 
-
-def _reduce(op: str, tensor: str, axis: int, opset: int) -> str:
-    """A reduction that keeps its axis; opset 18 (13 for sums) made `axes` an input."""
-    if op == "ReduceSum" or opset >= AXES_AS_INPUT_SINCE:
-        return f"{op} <keepdims = 1> ({tensor}, axis_{axis})"
-    return f"{op} <keepdims = 1, axes = [{axis}]> ({tensor})"
-
-
-def _normalised(source: str, target: str, opset: int) -> str:
-    """Lines that scale a [N, C, 1] vector to unit length and leave a zero vector zero."""
-    return f"""
-        {target}_norm = {_reduce("ReduceL2", source, 1, opset)}
-        {target}_safe = Max ({target}_norm, tiny)
-        {target} = Div ({source}, {target}_safe)
-    """
-
-
-def _rescaled(source: str, target: str, opset: int) -> str:
-    """Lines that scale a [N, C, C] matrix so that its largest entry is 1; zero stays zero."""
-    return f"""
-        {target}_abs = Abs ({source})
-        {target}_rows = {_reduce("ReduceMax", f"{target}_abs", 2, opset)}
-        {target}_max = {_reduce("ReduceMax", f"{target}_rows", 1, opset)}
-        {target}_safe = Max ({target}_max, tiny)
-        {target} = Div ({source}, {target}_safe)
-    """
-
-
-def _finite_or_zero(source: str, target: str) -> str:
-    """Lines that replace NaN and infinity by 0; infinity times zero is NaN, so one test finds both."""
-    return f"""
-        {source}_probe = Mul ({source}, zero)
-        {source}_unknown = IsNaN ({source}_probe)
-        {target} = Where ({source}_unknown, zero, {source})
-    """
-
-
-def _top_k_projector(opset: int) -> str:
-    squarings, current = "", "start"
-    for group, count in enumerate(SQUARINGS):
-        squarings += _rescaled(current, f"s{group}", opset)
-        current = f"s{group}"
-        for turn in range(count):
-            squarings += f"{current}_{turn} = MatMul ({current}, {current})\n"
-            current = f"{current}_{turn}"
-    return f"""
-    <domain: "{DOMAIN}", opset_import: ["" : {opset}]>
-    {PROJECTOR} <rank: int = 4, plugin_namespace: string = ""> (G) => (U)
-    {{
-        axis_1 = Constant <value_ints = [1]> ()
-        axis_2 = Constant <value_ints = [2]> ()
-        last = Constant <value_ints = [-1]> ()
-        zero = Constant <value_float = 0.0> ()
-        half = Constant <value_float = 0.5> ()
-        tiny = Constant <value_float = {_TINY}> ()
-        zero_index = Constant <value_int = 0> ()
-        one_index = Constant <value_int = 1> ()
-        rank = Constant <value_int: int = @rank> ()
-        always = Cast <to = 9> (one_index)
-
-        shape = Shape (G)
-        channels = Gather (shape, one_index)
-        index = Range (zero_index, channels, one_index)
-        column_index = Unsqueeze (index, last)
-        on_diagonal = Equal (column_index, index)
-        identity = Cast <to = 1> (on_diagonal)
-
-        g_nan = IsNaN (G)
-        g_known = Where (g_nan, zero, G)
-        {_rescaled("g_known", "g_scaled", opset)}
-        g_bad = IsNaN (g_scaled)
-        gram = Where (g_bad, zero, g_scaled)
-        nothing = Mul (gram, zero)
-
-        projector, vectors = Loop (rank, , nothing) <body = one_vector
-            (int64 turn, bool go, float[?, ?, ?] found) => (bool go_on, float[?, ?, ?] found_now, float[?, ?, 1] u)
-        {{
-            go_on = Identity (always)
-            rest = Sub (identity, found)
-            left = MatMul (rest, gram)
-            start = MatMul (left, rest)
-            {squarings}
-            masked = Mul ({current}, identity)
-            diagonal = {_reduce("ReduceSum", "masked", 2, opset)}
-            largest = ArgMax <axis = 1, keepdims = 1> (diagonal)
-            chosen = Equal (column_index, largest)
-            selector = Cast <to = 1> (chosen)
-            column = MatMul ({current}, selector)
-            {_normalised("column", "raw", opset)}
-            inside = MatMul (rest, raw)
-            {_normalised("inside", "unit", opset)}
-            genuine = Greater (unit_norm, half)
-            keep = Cast <to = 1> (genuine)
-            u = Mul (unit, keep)
-            u_row = Transpose <perm = [0, 2, 1]> (u)
-            outer = MatMul (u, u_row)
-            found_now = Add (found, outer)
-        }}>
-        columns = Squeeze (vectors, last)
-        U = Transpose <perm = [1, 2, 0]> (columns)
-    }}
-    """
-
-
 _STRENGTH = """
-        one = Constant <value_float = 1.0> ()
         upper = Clip (one, , strength)
         applied = Clip (upper, zero)
-        gain = Constant <value_float: float = @gain> ()
-        excess = Sub (gain, one)
-        extra = Mul (applied, excess)
 """
 """strength in [0, 1], 1 where the input is left out: Clip's own bounds are optional inputs."""
 
 
-def _svd_perturb(opset: int) -> str:
-    mean = _reduce("ReduceMean", "flat", 2, opset)
+def _constants() -> str:
     return f"""
-    <domain: "{DOMAIN}", opset_import: ["" : {opset}, "{DOMAIN}" : {VERSION}]>
-    {PERTURB} <{_SIGNATURE_ATTRIBUTES}> (X, strength) => (Y, U, mean)
-    {{
+        axis_1 = Constant <value_ints = [1]> ()
         axis_2 = Constant <value_ints = [2]> ()
+        axis_1_2 = Constant <value_ints = [1, 2]> ()
+        last = Constant <value_ints = [-1]> ()
         flat_shape = Constant <value_ints = [0, 0, -1]> ()
+        front = Constant <value_ints = [0]> ()
+        endless = Constant <value_ints = [9223372036854775807]> ()
         zero = Constant <value_float = 0.0> ()
+        one = Constant <value_float = 1.0> ()
+        tiny = Constant <value_float = {TINY}> ()
+        zero_index = Constant <value_int = 0> ()
+        one_index = Constant <value_int = 1> ()
         two_index = Constant <value_int = 2> ()
+        rank = Constant <value_int: int = @rank> ()
+        gain = Constant <value_float: float = @gain> ()
+        adaptive = Constant <value_float: float = @adaptive> ()
+        modulation = Constant <value_int: int = @modulation> ()
+        pattern = Constant <value_floats: floats = @pattern> ()
+        coherence = Constant <value_float: float = @coherence> ()
         centred_switch = Constant <value_int: int = @centred> ()
+        stride_index = Constant <value_int: int = @stride> ()
+        stride = Unsqueeze (stride_index, front)
         centre = Cast <to = 9> (centred_switch)
+        by_spectrum = Greater (adaptive, zero)
+        by_tail = Equal (modulation, two_index)
+        by_pattern = Equal (modulation, one_index)
+        modulated = Cast <to = 9> (modulation)
+        capped = Greater (coherence, zero)
+        uneven = Or (modulated, capped)
+        thin = Or (uneven, centre)
+    """
 
-        wide = Cast <to = 1> (X)
-        flat = Reshape (wide, flat_shape)
-        sizes = Shape (flat)
-        positions_int = Gather (sizes, two_index)
+
+def _subspace(opset: int) -> str:
+    """Mean, Gram matrix and singular vectors, from every stride-th row; and the excess gain."""
+    return f"""
+        rows = Slice (wide, front, endless, axis_2, stride)
+        sampled = Reshape (rows, flat_shape)
+        sampled_sizes = Shape (sampled)
+        positions_int = Gather (sampled_sizes, two_index)
         positions = Cast <to = 1> (positions_int)
         mean, features = If (centre) <
             then_branch = subtract () => (float[?, ?, 1] mean_of, float[?, ?, ?] less)
             {{
-                mean_of = {mean}
-                less = Sub (flat, mean_of)
+                mean_of = {reduce("ReduceMean", "sampled", 2, opset)}
+                less = Sub (sampled, mean_of)
             }},
             else_branch = keep () => (float[?, ?, 1] no_mean, float[?, ?, ?] same)
             {{
-                front = Constant <value_ints = [0]> ()
                 two = Constant <value_ints = [2]> ()
-                single = Constant <value_ints = [1]> ()
-                leading = Slice (sizes, front, two)
-                mean_shape = Concat <axis = 0> (leading, single)
+                leading = Slice (sampled_sizes, front, two)
+                mean_shape = Concat <axis = 0> (leading, axis_1)
                 no_mean = Expand (zero, mean_shape)
-                same = Identity (flat)
+                same = Identity (sampled)
             }}>
         features_t = Transpose <perm = [0, 2, 1]> (features)
         products = MatMul (features, features_t)
         G = Div (products, positions)
         U = {DOMAIN}.{PROJECTOR} <rank: int = @rank, plugin_namespace: string = @plugin_namespace> (G)
         U_t = Transpose <perm = [0, 2, 1]> (U)
-        projected = MatMul (U_t, features)
-        {_finite_or_zero("projected", "V")}
+        channels = Gather (sampled_sizes, one_index)
+        index = Range (zero_index, channels, one_index)
+        column_index = Unsqueeze (index, last)
+        on_diagonal = Equal (column_index, index)
+        identity = Cast <to = 1> (on_diagonal)
+        plain_excess = Sub (gain, one)
+        excess = If (by_spectrum) <
+            then_branch = follow () => (float[?, 1, 1] followed)
+            {{
+                GU = MatMul (G, U)
+                top_terms = Mul (U, GU)
+                top = {reduce("ReduceSum", "top_terms", (1, 2), opset)}
+                own_terms = Mul (G, identity)
+                total = {reduce("ReduceSum", "own_terms", (1, 2), opset)}
+                half = Constant <value_float = 0.5> ()
+                exponent = Mul (adaptive, half)
+                safe_top = Max (top, tiny)
+                raw_ratio = Div (total, safe_top)
+                {finite_or_zero("raw_ratio", "ratio")}
+                growth = Pow (ratio, exponent)
+                followed = Mul (plain_excess, growth)
+            }},
+            else_branch = fixed () => (float[?, 1, 1] one_excess)
+            {{
+                cube = Constant <value_ints = [1, 1, 1]> ()
+                one_excess = Reshape (plain_excess, cube)
+            }}>
+    """
+
+
+def _components() -> str:
+    """Lines for V [N, k, P] and the factor on it less one, `beyond`."""
+    groups = ", ".join(f"T{group}" for group in range(1, TAIL_GROUPS + 1))
+    return f"""
+        V, beyond = If (by_tail) <
+            then_branch = tail () => (float[?, ?, ?] V_tail, float[?, ?, ?] signed)
+            {{
+                parts_count = Constant <value_ints = [{TAIL_GROUPS + 1}]> ()
+                tail_groups = Constant <value_int = {TAIL_GROUPS}> ()
+                tail_count = Mul (rank, tail_groups)
+                weight_count = Mul (tail_count, channels)
+                weight_index = Range (zero_index, weight_count, one_index)
+                period = Size (pattern)
+                wrapped = Mod (weight_index, period)
+                weights = Gather (pattern, wrapped)
+                count_1 = Unsqueeze (tail_count, front)
+                weights_shape = Concat <axis = 0> (axis_1, count_1, last)
+                W = Reshape (weights, weights_shape)
+                WU = MatMul (W, U)
+                W_top = MatMul (WU, U_t)
+                W_tail = Sub (W, W_top)
+                rows_all = Concat <axis = 1> (U_t, W_tail)
+                all_raw = MatMul (rows_all, flat)
+                all_offset = MatMul (rows_all, mean)
+                all_projected = Sub (all_raw, all_offset)
+                rank_1 = Unsqueeze (rank, front)
+                parts = Expand (rank_1, parts_count)
+                V_tail, {groups} = Split <axis = 1> (all_projected, parts)
+                product = Mul (T1, T2)
+                either = Max (T3, T4)
+                both = Min (product, either)
+                flip = Greater (both, zero)
+                full = Add (excess, one)
+                minus_full = Neg (full)
+                flipped = Sub (minus_full, one)
+                signed = Where (flip, flipped, excess)
+            }},
+            else_branch = top_only () => (float[?, ?, ?] V_top, float[?, ?, ?] even)
+            {{
+                V_raw = MatMul (U_t, flat)
+                V_offset = MatMul (U_t, mean)
+                V_top = Sub (V_raw, V_offset)
+                even = If (by_pattern) <
+                    then_branch = keyed () => (float[?, ?, ?] powered)
+                    {{
+                        flat_sizes = Shape (flat)
+                        length = Gather (flat_sizes, two_index)
+                        place = Range (zero_index, length, one_index)
+                        pattern_length = Size (pattern)
+                        place_in_pattern = Mod (place, pattern_length)
+                        exponents = Gather (pattern, place_in_pattern)
+                        whole = Add (excess, one)
+                        raised = Pow (whole, exponents)
+                        powered = Sub (raised, one)
+                    }},
+                    else_branch = level () => (float[?, ?, ?] everywhere)
+                    {{
+                        everywhere = Identity (excess)
+                    }}>
+            }}>
+    """
+
+
+def _thin_products(opset: int) -> str:
+    """Lines for `moved_thin` and its difference from the map, by two products of inner dimension k."""
+    return f"""
+        {_components()}
+        Z_full = Mul (V, beyond)
+        Z_strong = Mul (Z_full, applied)
+        Z_raw = If (capped) <
+            then_branch = cap () => (float[?, ?, ?] Z_capped)
+            {{
+                local = Sub (flat, mean)
+                local_norm = {reduce("ReduceL2", "local", 1, opset)}
+                allowed = Mul (coherence, local_norm)
+                size = {reduce("ReduceL2", "Z_strong", 1, opset)}
+                safe_size = Max (size, tiny)
+                room = Div (allowed, safe_size)
+                kept = Min (room, one)
+                Z_capped = Mul (Z_strong, kept)
+            }},
+            else_branch = free () => (float[?, ?, ?] Z_free)
+            {{
+                Z_free = Identity (Z_strong)
+            }}>
+        {finite_or_zero("Z_raw", "Z")}
+        change_thin = MatMul (U, Z)
+        moved_thin = Add (flat, change_thin)
+    """
+
+
+def _svd_perturb(opset: int, exact_change: bool) -> str:
+    # Where the output is rounded to 16 bits, the change that really happened is the difference of what
+    # was read and written, which fp32 holds exactly; an output that overflowed keeps the intended one.
+    if exact_change:
+        change = """
+        change_shaped = Reshape (change_flat, shape)
+        written = Cast <to = 1> (Y)
+        happened = Sub (written, wide)
+        over = IsInf (written)
+        change = Where (over, change_shaped, happened)"""
+    else:
+        change = "change = Reshape (change_flat, shape)"
+    return f"""
+    <domain: "{DOMAIN}", opset_import: ["" : {opset}, "{DOMAIN}" : {VERSION}]>
+    {PERTURB} <{_SIGNATURE_ATTRIBUTES}> (X, strength) => (Y, change)
+    {{
+        {_constants()}
         {_STRENGTH}
-        scaled_U = Mul (U, extra)
-        change = MatMul (scaled_U, V)
-        moved = Add (flat, change)
+        wide = Cast <to = 1> (X)
+        flat = Reshape (wide, flat_shape)
+        {_subspace(opset)}
+        moved, change_flat = If (thin) <
+            then_branch = by_thin_products () => (float[?, ?, ?] moved_thin, float[?, ?, ?] change_thin)
+            {{
+                {_thin_products(opset)}
+            }},
+            else_branch = plain () => (float[?, ?, ?] moved_plain, float[?, ?, ?] change_plain)
+            {{
+                limit = Constant <value_int = {DENSE_CHANNELS + 1}> ()
+                few = Less (channels, limit)
+                G_probe = Mul (G, zero)
+                G_sum = ReduceSum <keepdims = 0> (G_probe)
+                finite = Equal (G_sum, zero)
+                dense = And (few, finite)
+                strong = Mul (excess, applied)
+                scaled_U = Mul (U, strong)
+                moved_plain = If (dense) <
+                    then_branch = one_product () => (float[?, ?, ?] moved_dense)
+                    {{
+                        extra = MatMul (scaled_U, U_t)
+                        amplifier = Add (identity, extra)
+                        moved_dense = MatMul (amplifier, flat)
+                    }},
+                    else_branch = two_products () => (float[?, ?, ?] moved_sum)
+                    {{
+                        V_plain = MatMul (U_t, flat)
+                        {finite_or_zero("V_plain", "V_finite")}
+                        extra_map = MatMul (scaled_U, V_finite)
+                        moved_sum = Add (flat, extra_map)
+                    }}>
+                change_plain = Sub (moved_plain, flat)
+            }}>
         shape = Shape (X)
         shaped = Reshape (moved, shape)
         Y = CastLike (shaped, X)
+        {change}
     }}
     """
 
@@ -208,38 +282,25 @@ def _svd_perturb(opset: int) -> str:
 def _svd_restore(opset: int) -> str:
     return f"""
     <domain: "{DOMAIN}", opset_import: ["" : {opset}]>
-    {RESTORE} <{_SIGNATURE_ATTRIBUTES}> (Y, U, mean, strength) => (X)
+    {RESTORE} <plugin_namespace: string = ""> (Y, change) => (X)
     {{
-        flat_shape = Constant <value_ints = [0, 0, -1]> ()
-        zero = Constant <value_float = 0.0> ()
         wide = Cast <to = 1> (Y)
-        flat = Reshape (wide, flat_shape)
-        U_t = Transpose <perm = [0, 2, 1]> (U)
-        projected = MatMul (U_t, flat)
-        offset = MatMul (U_t, mean)
-        less = Sub (projected, offset)
-        {_finite_or_zero("less", "V")}
-        {_STRENGTH}
-        factor = Add (one, extra)
-        share = Div (extra, factor)
-        scaled_U = Mul (U, share)
-        change = MatMul (scaled_U, V)
-        moved = Sub (flat, change)
-        shape = Shape (Y)
-        shaped = Reshape (moved, shape)
-        X = CastLike (shaped, Y)
+        restored = Sub (wide, change)
+        X = CastLike (restored, Y)
     }}
     """
 
 
-def op_functions(opset: int) -> list[onnx.FunctionProto]:
+def op_functions(opset: int, *, exact_change: bool = False) -> list[onnx.FunctionProto]:
     """The three local functions for a model of this opset, inner function first.
 
     Args:
         opset: version of the standard domain that the model imports, at least `MIN_OPSET`;
             function and model must agree or the full checker rejects the mix.
+        exact_change: compute the change from what was written, which costs a pass over the map and
+            makes restoring exact in fp16 and bf16.
     """
     if opset < MIN_OPSET:
         raise ValueError(f"opset {opset} is below {MIN_OPSET}")
-    texts = (_top_k_projector(opset), _svd_perturb(opset), _svd_restore(opset))
+    texts = (top_k_projector(opset), _svd_perturb(opset, exact_change), _svd_restore(opset))
     return [onnx.parser.parse_function(text) for text in texts]
