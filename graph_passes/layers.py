@@ -32,6 +32,7 @@ class Layer:
         shape: one entry per axis, an int, a symbol or None.
         consumers: how many node inputs read it, subgraphs included.
         hardened: whether a kdguard node already produces it.
+        readers: operators that read it, each once; a body that reads it counts as the node that has it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Layer:
     shape: tuple[int | str | None, ...]
     consumers: int
     hardened: bool
+    readers: tuple[str, ...] = ()
 
 
 def count_consumers(nodes: Sequence[onnx.NodeProto]) -> Counter[str]:
@@ -66,6 +68,12 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...] | None:
     if not tensor.HasField("shape"):
         return None
     return tuple(dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None) for dim in tensor.shape.dim)
+
+
+def static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
+    """The shape where every dimension is a number, else None."""
+    shape = _shape(value)
+    return shape if shape is not None and all(isinstance(side, int) for side in shape) else None  # type: ignore[return-value]
 
 
 def infer_value_infos(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
@@ -110,6 +118,10 @@ def find_layers(model: onnx.ModelProto, values: Mapping[str, onnx.ValueInfoProto
     consumers = count_consumers(model.graph.node)
     outputs = {value.name for value in model.graph.output}
     producers = {name: node for node in model.graph.node for name in node.output if name}
+    readers: dict[str, dict[str, None]] = {}
+    for node in model.graph.node:
+        for name in count_consumers([node]):
+            readers.setdefault(name, {})[node.op_type] = None
     layers = []
     for name, node in producers.items():
         if name.startswith(NAME_PREFIX) or name in outputs or not consumers[name] or name not in values:
@@ -122,7 +134,8 @@ def find_layers(model: onnx.ModelProto, values: Mapping[str, onnx.ValueInfoProto
         if dtype is None or shape is None or not 3 <= len(shape) <= 5 or shape[1] == 1:
             continue
         source = producers.get(node.input[0], node) if hardened else node
-        layers.append(Layer(name, source.op_type, source.name, dtype, shape, consumers[name], hardened))
+        read_by = tuple(readers.get(name, ()))
+        layers.append(Layer(name, source.op_type, source.name, dtype, shape, consumers[name], hardened, read_by))
     return layers
 
 

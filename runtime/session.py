@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,9 +71,13 @@ class RestorationSession:
             )
         self._input_type = _numpy_type(types[card.input_name])
 
-    def run(self, tensor: Tensor) -> list[Tensor]:
-        """The output and the taps, float32, for an input tensor in the model's own layout and range."""
-        feed: dict[str, NDArray[Any]] = {self.card.input_name: tensor.astype(self._input_type)}
+    def run(self, tensor: Tensor, further: Mapping[str, NDArray[Any]] | None = None) -> list[Tensor]:
+        """The output and the taps, float32, for an input tensor in the model's own layout and range.
+
+        Args:
+            further: values of inputs that the card does not know, by name.
+        """
+        feed: dict[str, NDArray[Any]] = {self.card.input_name: tensor.astype(self._input_type), **(further or {})}
         for node_input in self._session.get_inputs():
             if node_input.name in self.card.extra_inputs:
                 shape = [side if isinstance(side, int) else 1 for side in node_input.shape]

@@ -48,6 +48,17 @@ def top_singular_vectors(F: Float64, rank: int) -> Float64:
     return U
 
 
+def top_singular_vectors_of_gram(G: Float64, rank: int) -> Float64:
+    """The same from the map's Gram matrix [C, C]: much faster on large maps, and only half as precise."""
+    values, vectors = np.linalg.eigh(G)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    genuine = values[:rank] > max(float(values[0]), 0.0) * np.finfo(np.float64).eps * len(G)
+    U = np.zeros((len(G), rank))
+    found = vectors[:, :rank][:, genuine]
+    U[:, : found.shape[1]] = found
+    return U
+
+
 def _excess(sampled: Float64, U: Float64, attributes: SvdPerturbAttributes) -> float:
     """The gain less one; where adaptive, grown by (all energy / energy of the top k) ^ (adaptive / 2)."""
     top = float(np.sum((U.T @ sampled) ** 2))

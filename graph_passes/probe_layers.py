@@ -1,0 +1,75 @@
+"""One model that can perturb any of many layers, chosen per run: measuring layers without one export each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from kdguard.export.onnx_files import default_opset
+from kdguard.graph_passes.layers import NAME_PREFIX
+from kdguard.graph_passes.op import DOMAIN, VERSION, SvdPerturbAttributes, op_functions
+from kdguard.graph_passes.op.attributes import PERTURB
+from kdguard.graph_passes.pass_base import GraphPass, PassResult
+
+STRENGTHS = f"{NAME_PREFIX}strengths"
+"""Name of the further input: one strength in [0, 1] per layer, float32 [L]; zeros leave the model as it was."""
+
+
+class ProbeLayers(GraphPass):
+    """Put an in-path `SvdPerturb` behind every given layer, each driven by its own entry of one input.
+
+    A layer whose strength is 0 costs nothing: the op stands in a branch that is not taken.
+    """
+
+    def __init__(self, layers: Sequence[str], attributes: SvdPerturbAttributes) -> None:
+        self.layers = tuple(layers)
+        self.attributes = attributes
+
+    def call(self, model: onnx.ModelProto) -> PassResult:
+        result = onnx.ModelProto()
+        result.CopyFrom(model)
+        graph = result.graph
+        position = {name: index for index, name in enumerate(self.layers)}
+        nodes: list[onnx.NodeProto] = []
+        for node in model.graph.node:
+            copy = graph.node.add()
+            copy.CopyFrom(node)
+            nodes.append(copy)
+            for slot, name in enumerate(node.output):
+                if name in position:
+                    copy.output[slot] = f"{NAME_PREFIX}{name}/in"
+                    nodes += self._switch(name, position[name])
+        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(kept)
+        graph.input.append(helper.make_tensor_value_info(STRENGTHS, TensorProto.FLOAT, [len(self.layers)]))
+        graph.initializer.append(numpy_helper.from_array(np.float32(0), f"{NAME_PREFIX}zero"))
+        result.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
+        result.functions.extend(op_functions(default_opset(model)))
+        return PassResult(result, modified=True)
+
+    def _switch(self, layer: str, index: int) -> list[onnx.NodeProto]:
+        """strengths[index] > 0 ? SvdPerturb(layer) : layer."""
+        clean, strength, wanted = (f"{NAME_PREFIX}{layer}/{part}" for part in ("in", "strength", "wanted"))
+        on, off = (f"{NAME_PREFIX}{layer}/{part}" for part in ("on", "off"))
+        empty = [helper.make_empty_tensor_value_info(name) for name in (on, off)]
+        perturb = helper.make_node(
+            PERTURB, [clean, strength], [on, ""], domain=DOMAIN, **self.attributes.node_attributes()
+        )
+        branches = {
+            "then_branch": helper.make_graph([perturb], "on", [], empty[:1]),
+            "else_branch": helper.make_graph([helper.make_node("Identity", [clean], [off])], "off", [], empty[1:]),
+        }
+        which = numpy_helper.from_array(np.int64(index))
+        return [
+            helper.make_node("Constant", [], [f"{strength}/index"], value=which),
+            helper.make_node("Gather", [STRENGTHS, f"{strength}/index"], [strength]),
+            helper.make_node("Greater", [strength, f"{NAME_PREFIX}zero"], [wanted]),
+            helper.make_node("If", [wanted], [layer], **branches),
+        ]
+
+    def ensures(self, result: PassResult, original: onnx.ModelProto) -> None:
+        """A measuring instrument, never written to a file: running it is its check."""
