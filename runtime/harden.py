@@ -14,7 +14,7 @@ from kdguard.export.errors import GateFailedError
 from kdguard.export.files import atomic_path, check_outputs, to_json, write_text
 from kdguard.export.image_pairs import ImagePair, load_pairs
 from kdguard.export.image_tensor import Tensor, image_to_tensor
-from kdguard.export.model_card import ModelCard, read_card, write_card
+from kdguard.export.model_card import CardOverrides, ModelCard, read_card, write_card
 from kdguard.export.onnx_files import load_onnx, model_files, serialise, sha256_of_model
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Placement
@@ -55,6 +55,7 @@ def harden(
     task: str | None = None,
     data: Path | None = None,
     manifest: Path | None = None,
+    overrides: CardOverrides | None = None,
 ) -> Manifest:
     """Harden a model file; nothing is written where a gate fails.
 
@@ -62,6 +63,7 @@ def harden(
         data: image pairs to measure fidelity and distortion on; without them the manifest says
             that neither was measured.
         manifest: where to write the manifest, beside `output` by default.
+        overrides: what the user says about the model, against its card.
 
     Raises:
         UserError: bad model, data, layers or output.
@@ -71,7 +73,8 @@ def harden(
     check_budget(options.budget_db)
     check_outputs([output, manifest], model_files(teacher_path))
     teacher = load_onnx(teacher_path)
-    card = resolve_card(teacher, task, str(teacher_path)) if task or data else read_card(teacher)
+    known = task or data or overrides
+    card = resolve_card(teacher, task, str(teacher_path), overrides, data) if known else read_card(teacher)
     pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, options.seed) if data and card else []
 
     result = InsertSvdPerturb(
