@@ -54,7 +54,7 @@ class InsertSvdPerturb(GraphPass):
         if opset < MIN_OPSET:
             raise PreconditionError(
                 f"the model uses opset {opset} and the op needs {MIN_OPSET} or newer; convert it with "
-                "onnx.version_converter or export it again"
+                "kdguard.export.upgrade_opset (`kdguard harden` does) or export it again"
             )
         ours = {function.name: function for function in op_functions(opset)}
         for function in model.functions:

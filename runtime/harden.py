@@ -15,15 +15,16 @@ from kdguard.export.files import atomic_path, check_outputs, to_json, write_text
 from kdguard.export.image_pairs import ImagePair, load_pairs
 from kdguard.export.image_tensor import Tensor, image_to_tensor
 from kdguard.export.model_card import CardOverrides, ModelCard, read_card, write_card
-from kdguard.export.onnx_files import load_onnx, model_files, serialise, sha256_of_model
+from kdguard.export.onnx_files import default_opset, load_onnx, model_files, serialise, sha256_of_model
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Placement
 from kdguard.graph_passes.inventory import HardenedLayer, hardened_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.fidelity import FidelityReport, check_budget, measure_fidelity
 from kdguard.runtime.manifest import Manifest, ManifestLayer
-from kdguard.runtime.session import RestorationSession, resolve_card
+from kdguard.runtime.session import RestorationSession, guess_card, resolve_card
 from kdguard.runtime.terminal import progress_bar
+from kdguard.runtime.upgrade import needs_upgrade, upgrade_checked
 
 DISTORTION_IMAGES = 4
 """Feature distortion is an average over at most this many images; it varies little between them."""
@@ -77,6 +78,9 @@ def harden(
     card = resolve_card(teacher, task, str(teacher_path), overrides, data) if known else read_card(teacher)
     pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, options.seed) if data and card else []
 
+    original, where = teacher, str(teacher_path)
+    if needs_upgrade(original):
+        teacher = upgrade_checked(original, card or guess_card(original, None, where, overrides), where)
     result = InsertSvdPerturb(
         options.globs, options.attributes, op_types=options.op_types, placement=options.placement
     )(teacher)
@@ -88,7 +92,7 @@ def harden(
     inserted = hardened_layers(result.model)
     fidelity, distortions = None, {}
     if card and pairs:
-        fidelity = _fidelity(teacher, hardened, card, pairs, options.budget_db)
+        fidelity = _fidelity(original, hardened, card, pairs, options.budget_db)
         if not fidelity.within_budget:
             raise GateFailedError(
                 f"the hardened model fails the fidelity gate: {'; '.join(fidelity.failures())}; nothing was written. "
@@ -99,6 +103,8 @@ def harden(
         distortions = feature_distortion(teacher, hardened, card, fresh, pairs)
     content = serialise(hardened)
     record = _record(teacher_path, output, content, inserted, distortions, fidelity, card, options)
+    if teacher is not original:
+        record = record.model_copy(update={"converted_from_opset": default_opset(original)})
     text = to_json(record.model_dump())
     with atomic_path(output) as temporary:
         temporary.write_bytes(content)

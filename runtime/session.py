@@ -64,6 +64,11 @@ class RestorationSession:
                 f"of {card.input_name!r} and {card.output_name!r}; do these two belong together?"
             )
 
+    @property
+    def input_type(self) -> str:
+        """Type of the image tensor as onnxruntime names it, e.g. `tensor(float16)`."""
+        return str(self._inputs[self.card.input_name].type)
+
     def run(self, tensor: Tensor) -> list[Tensor]:
         """The output and the taps, float32, for an input tensor in the model's own layout and range.
 
@@ -77,7 +82,7 @@ class RestorationSession:
 
     def _run(self, tensor: Tensor) -> list[Tensor]:
         image = self._inputs[self.card.input_name]
-        feed: dict[str, NDArray[Any]] = {image.name: tensor.astype(numpy_type(image.type))}
+        feed: dict[str, NDArray[Any]] = {image.name: tensor.astype(numpy_type(self.input_type))}
         for name, values in self.card.extra_inputs.items():
             if name in self._inputs:
                 wanted = self._inputs[name]
@@ -156,12 +161,24 @@ def resolve_card(
         raise UserError(f"{where} does not say what it restores; say it with --task")
     if card is not None:
         return overrides.apply(card.model_copy(update={"task": get_task(task or known).name}))
-    session = RestorationSession(model, infer_card(model, get_task(task).name, where, overrides), provider="cpu")
-    multiples = (overrides.size_multiple,) if overrides.size_multiple else PROBE_MULTIPLES
-    session.card = find_geometry(session, multiples, where)
+    card = guess_card(model, get_task(task).name, where, overrides)
     if data is None or overrides.value_range is not None:
-        return session.card
-    return _with_value_range(session, data, where)
+        return card
+    return _with_value_range(RestorationSession(model, card, provider="cpu"), data, where)
+
+
+def guess_card(
+    model: onnx.ModelProto, task: str | None, where: str = "the model", overrides: CardOverrides | None = None
+) -> ModelCard:
+    """A foreign model's card from its inputs, with scale and size multiple found by running it.
+
+    Raises:
+        UserError: it does not behave like an image-to-image model.
+    """
+    overrides = overrides or CardOverrides()
+    session = RestorationSession(model, infer_card(model, task, where, overrides), provider="cpu")
+    multiples = (overrides.size_multiple,) if overrides.size_multiple else PROBE_MULTIPLES
+    return find_geometry(session, multiples, where)
 
 
 def _with_value_range(session: RestorationSession, data: Path, where: str) -> ModelCard:

@@ -72,6 +72,8 @@ def harden(
         data=data,
         overrides=options.card_overrides(value_range, layout, size_multiple, extra_input),
     )
+    if manifest.converted_from_opset:
+        say(f"{model}: converted from opset {manifest.converted_from_opset}, which the op does not know; same answers")
     for entry in manifest.layers:
         change = entry.relative_distortion
         moved = "" if change is None else f", moved by {change:.2g} times its norm"

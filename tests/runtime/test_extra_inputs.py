@@ -48,7 +48,7 @@ def test_one_value_per_channel() -> None:
 
 
 def test_values_that_do_not_fit() -> None:
-    with pytest.raises(UserError, match="'level' of shape .* 2 values"):
+    with pytest.raises(UserError, match=r"'level' of shape .* 2 values"):
         fill_input("level", [3], [1.0, 2.0], (1, 3, 8, 9), {})
 
 
