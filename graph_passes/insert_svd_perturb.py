@@ -12,7 +12,14 @@ from onnx import numpy_helper
 
 from kdguard.export.onnx_files import default_opset
 from kdguard.graph_passes.inventory import hardened_layers
-from kdguard.graph_passes.layers import NAME_PREFIX, Layer, find_layers, infer_value_infos, select_layers
+from kdguard.graph_passes.layers import (
+    NAME_PREFIX,
+    Layer,
+    find_layers,
+    find_obstacles,
+    infer_value_infos,
+    select_layers,
+)
 from kdguard.graph_passes.op import DOMAIN, MIN_OPSET, VERSION, SvdPerturbAttributes, op_functions
 from kdguard.graph_passes.op.attributes import PERTURB, RESTORE
 from kdguard.graph_passes.pass_base import GraphPass, PassResult, PreconditionError
@@ -77,7 +84,8 @@ class InsertSvdPerturb(GraphPass):
 
     def call(self, model: onnx.ModelProto) -> PassResult:
         values = infer_value_infos(model)
-        selected = select_layers(find_layers(model, values), self.globs, self.op_types)
+        layers, obstacles = find_layers(model, values), find_obstacles(model, values)
+        selected = select_layers(layers, self.globs, self.op_types, obstacles)
         self._check_same(model, {layer.name for layer in selected if layer.hardened})
         todo = [layer for layer in selected if not layer.hardened]
         if not todo:

@@ -56,7 +56,7 @@ def fill_input(
 def _size(side: int | str | None, axis: int, rank: int, image: Sequence[int], symbols: Mapping[str, int]) -> int:
     if isinstance(side, int):
         return side
-    if side in symbols:
+    if side is not None and side in symbols:
         return symbols[side]
     if rank != 4:
         return 1
