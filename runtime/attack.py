@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from joblib.externals.loky import get_reusable_executor
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair, load_pairs, refuse_overlap
 from kdguard.export.model_card import CardOverrides, ModelCard
-from kdguard.export.onnx_files import load_onnx, serialise
+from kdguard.export.onnx_files import hash_model, load_onnx
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.metrics import check_scorable
@@ -106,10 +105,10 @@ def attack(
             models: dict[Source, onnx.ModelProto] = {"clean": teacher, "hardened": hardened}
             for source, model in models.items():
                 session = RestorationSession(model, card, taps=(tap,) if tap else ())
-                content = hashlib.sha256(serialise(model)).hexdigest()
                 answers[source] = query_teacher(
-                    session, content, tiles, cache or Path(scratch), f"asking the {source} teacher"
+                    session, hash_model(model), tiles, cache or Path(scratch), f"asking the {source} teacher"
                 )
+                session.release()
         jobs, threads = _share_cores(len(recipes) * options.seeds)
         trials = [
             Trial(

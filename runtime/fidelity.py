@@ -21,6 +21,7 @@ from kdguard.export.image_pairs import ImagePair
 from kdguard.export.tasks import Image, get_task
 from kdguard.runtime.metrics import check_scorable, psnr, ssim
 from kdguard.runtime.session import RestorationSession
+from kdguard.runtime.side_by_side import side_by_side
 
 BETWEEN_MARGIN_DB = 16.0
 WORST_MARGIN_DB = 10.0
@@ -138,8 +139,8 @@ def measure_fidelity(
     task, scale = get_task(task_name), teacher.card.scale
     check_scorable(pairs, task, scale)
     restored = []
-    for pair in pairs:
-        outputs = [session.restore(pair.degraded) for session in (teacher, hardened)]
+    answers = side_by_side((teacher, hardened), pairs, lambda session, pair: session.restore(pair.degraded))
+    for pair, outputs in zip(pairs, answers, strict=True):
         for output, name in zip(outputs, ("teacher", "hardened model"), strict=True):
             if output.shape != pair.clean.shape:
                 raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +10,12 @@ import numpy as np
 import onnx
 
 from kdguard.export.errors import GateFailedError
-from kdguard.export.files import atomic_path, check_outputs, to_json, write_text
+from kdguard.export.files import check_outputs, to_json, write_text
 from kdguard.export.image_pairs import ImagePair, load_pairs
 from kdguard.export.image_tensor import Tensor, image_to_tensor
+from kdguard.export.large_models import data_path, is_large
 from kdguard.export.model_card import CardOverrides, ModelCard, read_card, write_card
-from kdguard.export.onnx_files import default_opset, load_onnx, model_files, serialise, sha256_of_model
+from kdguard.export.onnx_files import default_opset, load_onnx, model_files, save_onnx, sha256_of_model
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Placement
 from kdguard.graph_passes.inventory import HardenedLayer, hardened_layers
@@ -23,6 +23,7 @@ from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.fidelity import FidelityReport, check_budget, measure_fidelity
 from kdguard.runtime.manifest import Manifest, ManifestLayer
 from kdguard.runtime.session import RestorationSession, guess_card, resolve_card
+from kdguard.runtime.side_by_side import side_by_side
 from kdguard.runtime.terminal import progress_bar
 from kdguard.runtime.upgrade import needs_upgrade, upgrade_checked
 
@@ -74,6 +75,8 @@ def harden(
     check_budget(options.budget_db)
     check_outputs([output, manifest], model_files(teacher_path))
     teacher = load_onnx(teacher_path)
+    if is_large(teacher):
+        check_outputs([data_path(output)], model_files(teacher_path))
     known = task or data or overrides
     card = resolve_card(teacher, task, str(teacher_path), overrides, data) if known else read_card(teacher)
     pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, options.seed) if data and card else []
@@ -101,14 +104,13 @@ def harden(
         # The given file is the baseline: layers that it had hardened already cannot be measured against it.
         fresh = [entry.layer for entry in inserted if entry.layer not in before]
         distortions = feature_distortion(teacher, hardened, card, fresh, pairs)
-    content = serialise(hardened)
-    record = _record(teacher_path, output, content, inserted, distortions, fidelity, card, options)
+    record = _record(teacher_path, output, inserted, distortions, fidelity, card, options)
     if teacher is not original:
         record = record.model_copy(update={"converted_from_opset": default_opset(original)})
-    text = to_json(record.model_dump())
-    with atomic_path(output) as temporary:
-        temporary.write_bytes(content)
-    write_text(manifest, text)
+    to_json(record.model_dump())  # what cannot be written must fail before the model is
+    save_onnx(hardened, output)
+    record = record.model_copy(update={"hardened_sha256": sha256_of_model(output)})
+    write_text(manifest, to_json(record.model_dump()))
     return record
 
 
@@ -145,8 +147,8 @@ def feature_distortion(
     ratios = []
     chosen = pairs[:DISTORTION_IMAGES]
     with progress_bar("distortion of feature maps", len(chosen)) as advance:
-        for pair in chosen:
-            clean, perturbed = (session.run(image_to_tensor(pair.degraded, card))[1:] for session in sessions)
+        tensors = [image_to_tensor(pair.degraded, card) for pair in chosen]
+        for clean, perturbed in side_by_side(sessions, tensors, lambda session, tensor: session.run(tensor)[1:]):
             ratios.append([_relative_change(c, p) for c, p in zip(clean, perturbed, strict=True)])
             advance()
     return dict(zip(layers, np.mean(ratios, axis=0).tolist(), strict=True))
@@ -159,7 +161,6 @@ def _relative_change(clean: Tensor, perturbed: Tensor) -> float:
 def _record(
     teacher_path: Path,
     output: Path,
-    content: bytes,
     inserted: Sequence[HardenedLayer],
     distortions: dict[str, float],
     fidelity: FidelityReport | None,
@@ -170,7 +171,7 @@ def _record(
         teacher=teacher_path.name,
         teacher_sha256=sha256_of_model(teacher_path),
         hardened=output.name,
-        hardened_sha256=hashlib.sha256(content).hexdigest(),
+        hardened_sha256="",  # known once it is written
         task=card.task if card else None,
         layers=[
             ManifestLayer(

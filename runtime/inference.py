@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from kdguard.export.errors import MissingDependencyError, UserError, first_line
+from kdguard.export.large_models import for_runtime
 from kdguard.graph_passes.layers import subgraphs
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ def build_session(model: onnx.ModelProto, provider: Provider, threads: int) -> o
     # availability says nothing; only the built session does (`get_providers`).
     if provider == "auto" and not _has_gpu():
         wanted = [_PROVIDERS["cpu"]]
+    model, folder = for_runtime(model)
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        # Weights stay mapped from their files; prepacking would copy them.
+        options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=wanted)
     except Exception as error:  # onnxruntime raises a dozen types without a common public base

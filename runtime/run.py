@@ -28,7 +28,8 @@ from kdguard.runtime.session import RestorationSession, resolve_card
 from kdguard.runtime.tables import fidelity_table, scoreboard_table
 from kdguard.runtime.terminal import announce, progress_bar, say, show
 
-RESULTS = ("report.html", "summary.json", "manifest.json", "hardened.onnx", "teacher.onnx")
+MODELS = ("hardened.onnx", "teacher.onnx")
+RESULTS = ("report.html", "summary.json", "manifest.json", *MODELS, *(f"{name}.data" for name in MODELS))
 MARKER = ".kdguard-run"
 
 

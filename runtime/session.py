@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from kdguard.export.errors import UserError, first_line
 from kdguard.export.image_pairs import load_pairs
 from kdguard.export.image_tensor import Tensor, image_to_tensor, tensor_to_image
+from kdguard.export.large_models import is_large
 from kdguard.export.model_card import CardOverrides, ModelCard, infer_card, read_card
 from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import Image, get_task
@@ -22,14 +24,18 @@ from kdguard.runtime.probe import PROBE_MULTIPLES, RANGE_PAIRS, best_value_range
 from kdguard.runtime.terminal import say
 from kdguard.runtime.tiling import default_overlap, restore_tiled
 
+if TYPE_CHECKING:
+    import onnxruntime
+
 
 class RestorationSession:
     """A restoration model ready to run.
 
     Attributes:
         card: how the model wants its images.
-        provider: the execution provider that really runs, as onnxruntime names it.
         taps: intermediate tensors that `run` returns beside the output.
+        large: whether the weights stayed in data files. Such a session is built when it is first
+            used, so that two of them can be declared without being held at once.
     """
 
     def __init__(
@@ -54,19 +60,46 @@ class RestorationSession:
         """
         self.card = card
         self.taps = tuple(taps)
-        self._session = build_session(expose_taps(model, taps) if taps else model, provider, threads)
-        self.provider: str = self._session.get_providers()[0]
-        self._inputs = {node_input.name: node_input for node_input in self._session.get_inputs()}
-        outputs = {node_output.name for node_output in self._session.get_outputs()}
-        if card.input_name not in self._inputs or card.output_name not in outputs:
+        self.large = is_large(model)
+        self._session: onnxruntime.InferenceSession | None = None
+        self._provider = ""
+        self._build = partial(build_session, expose_taps(model, taps) if taps else model, provider, threads)
+        if not self.large:
+            self._ready()
+            del self._build  # and with it the copy of the model
+
+    def _ready(self) -> onnxruntime.InferenceSession:
+        """The onnxruntime session, built where it is not there."""
+        if self._session is not None:
+            return self._session
+        session = self._build()
+        self._provider = session.get_providers()[0]
+        self._inputs = {node_input.name: node_input for node_input in session.get_inputs()}
+        outputs = {node_output.name for node_output in session.get_outputs()}
+        if self.card.input_name not in self._inputs or self.card.output_name not in outputs:
             raise UserError(
                 f"the model has inputs {sorted(self._inputs)} and outputs {sorted(outputs)}, and the model card speaks "
-                f"of {card.input_name!r} and {card.output_name!r}; do these two belong together?"
+                f"of {self.card.input_name!r} and {self.card.output_name!r}; do these two belong together?"
             )
+        self._session = session
+        return session
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that really runs, as onnxruntime names it."""
+        if not self._provider:
+            self._ready()
+        return self._provider
+
+    def release(self) -> None:
+        """Give the memory of a large model back; the next run builds the session again."""
+        if self.large:
+            self._session = None
 
     @property
     def input_type(self) -> str:
         """Type of the image tensor as onnxruntime names it, e.g. `tensor(float16)`."""
+        self._ready()
         return str(self._inputs[self.card.input_name].type)
 
     def run(self, tensor: Tensor) -> list[Tensor]:
@@ -81,6 +114,7 @@ class RestorationSession:
         return self._run(tensor)
 
     def _run(self, tensor: Tensor) -> list[Tensor]:
+        session = self._ready()
         image = self._inputs[self.card.input_name]
         feed: dict[str, NDArray[Any]] = {image.name: tensor.astype(numpy_type(self.input_type))}
         for name, values in self.card.extra_inputs.items():
@@ -90,7 +124,7 @@ class RestorationSession:
                 filled = fill_input(name, wanted.shape, values, tensor.shape, symbols)
                 feed[name] = filled.astype(numpy_type(wanted.type))
         try:
-            outputs = self._session.run([self.card.output_name, *self.taps], feed)
+            outputs = session.run([self.card.output_name, *self.taps], feed)
         except Exception as error:  # onnxruntime raises a dozen types without a common public base
             raise UserError(
                 f"onnxruntime failed on an input of shape {list(tensor.shape)}: {first_line(error)}"

@@ -13,6 +13,7 @@ from kdguard.export.parity import sample_images
 from kdguard.export.upgrade_opset import TARGET_OPSET, upgrade_opset
 from kdguard.graph_passes.op import MIN_OPSET
 from kdguard.runtime.session import RestorationSession
+from kdguard.runtime.side_by_side import side_by_side
 
 TOLERANCE = {"tensor(float16)": 1e-2}
 """Share of the value range by input type: fp16 keeps 11 bits, and converted layers may round in another order."""
@@ -33,13 +34,10 @@ def upgrade_checked(model: onnx.ModelProto, card: ModelCard, where: str = "the m
     """
     upgraded = upgrade_opset(model, where)
     images = [image_to_tensor(image, card) for image in sample_images(card.task, card.channels)]
-    answers = []
-    for candidate in (model, upgraded):
-        session = RestorationSession(candidate, card)
-        tolerance = TOLERANCE.get(session.input_type, DEFAULT_TOLERANCE)
-        answers.append([session.run(image)[0] for image in images])
+    sessions = [RestorationSession(candidate, card) for candidate in (model, upgraded)]
+    tolerance = TOLERANCE.get(sessions[0].input_type, DEFAULT_TOLERANCE)
     low, high = card.value_range
-    for before, after in zip(*answers, strict=True):
+    for before, after in side_by_side(sessions, images, lambda session, image: session.run(image)[0]):
         worst = float(np.abs(after - before).max()) if before.shape == after.shape else float("inf")
         if not worst <= tolerance * max(high - low, float(np.abs(before).max())):
             raise GateFailedError(
