@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -26,6 +26,12 @@ from kdguard.runtime.tiling import default_overlap, restore_tiled
 
 if TYPE_CHECKING:
     import onnxruntime
+
+
+class _Input(NamedTuple):
+    name: str
+    shape: tuple[int | str | None, ...]
+    type: str
 
 
 class RestorationSession:
@@ -74,7 +80,8 @@ class RestorationSession:
             return self._session
         session = self._build()
         self._provider = session.get_providers()[0]
-        self._inputs = {node_input.name: node_input for node_input in session.get_inputs()}
+        # onnxruntime's own descriptions would keep the session alive.
+        self._inputs = {i.name: _Input(i.name, tuple(i.shape), i.type) for i in session.get_inputs()}
         outputs = {node_output.name for node_output in session.get_outputs()}
         if self.card.input_name not in self._inputs or self.card.output_name not in outputs:
             raise UserError(
@@ -100,7 +107,7 @@ class RestorationSession:
     def input_type(self) -> str:
         """Type of the image tensor as onnxruntime names it, e.g. `tensor(float16)`."""
         self._ready()
-        return str(self._inputs[self.card.input_name].type)
+        return self._inputs[self.card.input_name].type
 
     def run(self, tensor: Tensor) -> list[Tensor]:
         """The output and the taps, float32, for an input tensor in the model's own layout and range.

@@ -94,7 +94,7 @@ def test_large_sessions_take_turns(teacher: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_over_two_gigabytes(tmp_path: Path, pairs_folder: Path) -> None:
-    """Peak memory of the whole command stays within the model's size and 3 GB."""
+    """Peak memory of the whole command stays within the model's size and 1.5 GB: one set of weights at a time."""
     side, matrices = 12288, 4
     teacher = write_large_teacher(tmp_path, side, matrices)
     size = (tmp_path / "weights.bin").stat().st_size
@@ -112,6 +112,6 @@ def test_over_two_gigabytes(tmp_path: Path, pairs_folder: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     peak = json.loads(done.stdout.splitlines()[-1]) * 1024
-    assert peak < size + 3 * GIGABYTE
+    assert peak < size + 1.5 * GIGABYTE
     assert data_path(tmp_path / "h.onnx").stat().st_size >= size
     assert (tmp_path / "h.onnx").stat().st_size < 10 * 2**20
