@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from kdguard.export.errors import GateFailedError
+from kdguard.export.errors import GateFailedError, MissingDependencyError
 from kdguard.export.files import check_outputs, to_json, write_text
 from kdguard.export.image_pairs import ImagePair, load_pairs
 from kdguard.export.image_tensor import Tensor, image_to_tensor
@@ -24,7 +24,7 @@ from kdguard.runtime.fidelity import FidelityReport, check_budget, measure_fidel
 from kdguard.runtime.manifest import Manifest, ManifestLayer
 from kdguard.runtime.session import RestorationSession, guess_card, resolve_card
 from kdguard.runtime.side_by_side import side_by_side
-from kdguard.runtime.terminal import progress_bar
+from kdguard.runtime.terminal import progress_bar, say
 from kdguard.runtime.upgrade import needs_upgrade, upgrade_checked
 
 DISTORTION_IMAGES = 4
@@ -77,8 +77,7 @@ def harden(
     teacher = load_onnx(teacher_path)
     if is_large(teacher):
         check_outputs([data_path(output)], model_files(teacher_path))
-    known = task or data or overrides
-    card = resolve_card(teacher, task, str(teacher_path), overrides, data) if known else read_card(teacher)
+    card = _card(teacher, task, str(teacher_path), overrides, data)
     pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, options.seed) if data and card else []
 
     original, where = teacher, str(teacher_path)
@@ -112,6 +111,21 @@ def harden(
     record = record.model_copy(update={"hardened_sha256": sha256_of_model(output)})
     write_text(manifest, to_json(record.model_dump()))
     return record
+
+
+def _card(
+    teacher: onnx.ModelProto, task: str | None, where: str, overrides: CardOverrides | None, data: Path | None
+) -> ModelCard | None:
+    """The card to write, or None where nobody asked for one or it cannot be found out on this machine."""
+    if not (task or data or overrides):
+        return read_card(teacher)
+    try:
+        return resolve_card(teacher, task, where, overrides, data)
+    except MissingDependencyError as error:
+        if data:
+            raise
+        say(f"no model card: {error}", "yellow")
+        return None
 
 
 def _advice(options: HardenOptions) -> str:

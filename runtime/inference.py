@@ -84,8 +84,8 @@ def _refusal(model: onnx.ModelProto, error: Exception) -> UserError:
         )
     if _NO_KERNEL in str(error):
         return MissingDependencyError(
-            f"onnxruntime has no kernel for part of the model on this machine ({first_line(error)}); run it where "
-            "there is one (bfloat16 mostly needs a GPU), or harden it without --data and measure elsewhere"
+            f"onnxruntime cannot run the model on this machine: {first_line(error)}; measure it where a kernel for its "
+            "types is (bfloat16 mostly needs a GPU), here it can only be hardened without --data"
         )
     return UserError(f"onnxruntime refuses the model: {first_line(error)}")
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdguard.export.errors import UserError, first_line
+from kdguard.export.errors import MissingDependencyError, UserError, first_line
 from kdguard.export.image_pairs import load_pairs
 from kdguard.export.image_tensor import Tensor, image_to_tensor, tensor_to_image
 from kdguard.export.large_models import is_large
@@ -19,6 +19,7 @@ from kdguard.export.model_card import CardOverrides, ModelCard, infer_card, read
 from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import Image, get_task
 from kdguard.runtime.extra_inputs import fill_input, known_sizes
+from kdguard.runtime.float_edges import with_float_edges
 from kdguard.runtime.inference import Provider, build_session, numpy_type
 from kdguard.runtime.probe import PROBE_MULTIPLES, RANGE_PAIRS, best_value_range, find_geometry, score_value_ranges
 from kdguard.runtime.terminal import say
@@ -69,7 +70,8 @@ class RestorationSession:
         self.large = is_large(model)
         self._session: onnxruntime.InferenceSession | None = None
         self._provider = ""
-        self._build = partial(build_session, expose_taps(model, taps) if taps else model, provider, threads)
+        exposed = with_float_edges(expose_taps(model, taps) if taps else model)
+        self._build = partial(build_session, exposed, provider, threads)
         if not self.large:
             self._ready()
             del self._build  # and with it the copy of the model
@@ -205,7 +207,7 @@ def resolve_card(
     card = guess_card(model, get_task(task).name, where, overrides)
     if data is None or overrides.value_range is not None:
         return card
-    return _with_value_range(RestorationSession(model, card, provider="cpu"), data, where)
+    return _with_value_range(RestorationSession(model, card), data, where)
 
 
 def guess_card(
@@ -215,9 +217,14 @@ def guess_card(
 
     Raises:
         UserError: it does not behave like an image-to-image model.
+        MissingDependencyError: nothing on this machine runs it.
     """
     overrides = overrides or CardOverrides()
-    session = RestorationSession(model, infer_card(model, task, where, overrides), provider="cpu")
+    card = infer_card(model, task, where, overrides)
+    try:
+        session = RestorationSession(model, card, provider="cpu")
+    except MissingDependencyError:  # a GPU, where there is one, may have what the CPU lacks
+        session = RestorationSession(model, card)
     multiples = (overrides.size_multiple,) if overrides.size_multiple else PROBE_MULTIPLES
     return find_geometry(session, multiples, where)
 
