@@ -151,8 +151,12 @@ def measure_fidelity(
         on_image()
 
     finite, worst = compare_outputs([r.teacher for r in restored], [r.hardened for r in restored])
-    if not all(np.isfinite(r.teacher).all() for r in restored):
-        raise UserError("the clean teacher itself gives NaN or infinity on these images; check range and layout")
+    for image in restored:
+        if not np.isfinite(image.teacher).all():
+            raise UserError(
+                f"{image.pair.name!r}: the clean teacher itself gives NaN or infinity on this image; check value range "
+                "and layout, or leave the image out"
+            )
 
     hard_images = [np.nan_to_num(r.hardened) for r in restored]
     teacher_psnr = [psnr(r.teacher, r.pair.clean, task, scale) for r in restored]

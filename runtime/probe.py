@@ -12,7 +12,7 @@ from kdguard.export.image_pairs import ImagePair
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import get_task
-from kdguard.runtime.metrics import psnr
+from kdguard.runtime.metrics import check_scorable, psnr
 
 if TYPE_CHECKING:
     from kdguard.runtime.session import RestorationSession
@@ -67,10 +67,14 @@ def score_value_ranges(session: RestorationSession, pairs: Sequence[ImagePair]) 
     Args:
         session: its card is right but for the value range.
         pairs: a few; the centre of each is used.
+
+    Raises:
+        UserError: an image is too small to score, or the model fails on it.
     """
     card, scores = session.card, {}
     task = get_task(card.task)
     pieces = [_centre(pair, card.scale) for pair in pairs]
+    check_scorable(pieces, task, card.scale)
     try:
         for value_range in VALUE_RANGES:
             session.card = card.model_copy(update={"value_range": value_range})
