@@ -11,13 +11,15 @@ from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard
-from kdguard.export.tasks import get_task
+from kdguard.export.tasks import Image, get_task
 from kdguard.runtime.metrics import check_scorable, psnr
 
 if TYPE_CHECKING:
     from kdguard.runtime.session import RestorationSession
 
 PROBE_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+BAKED_SIDES = (64, 128, 256, 512, 48, 96, 192, 224, 384)
+"""Square inputs that exports are usually traced with; those with attention often run on nothing else."""
 VALUE_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 RANGE_PAIRS = 2
 """Pairs that the value range is judged on; the right one wins by many decibels."""
@@ -33,32 +35,38 @@ def find_geometry(
 ) -> ModelCard:
     """The session's card with the smallest size multiple that the model accepts, and its scale.
 
-    The probe is a smooth ramp: uniform noise makes some published networks explode.
-
+    Where none runs, the usual sizes that exports are traced with are tried: the model takes one only.
     Raises:
         UserError: the model is no image-to-image model for any of these multiples.
     """
     card = session.card
     multiples = (1,) if card.fixed_size else multiples
-    ramp = np.linspace(0, 1, _PROBE_SIZE, dtype=np.float32)
-    image = np.repeat(np.add.outer(ramp, ramp)[..., None] / 2, card.channels, axis=-1).astype(np.float32)
+    attempts = [card.model_copy(update={"size_multiple": multiple}) for multiple in multiples]
+    if not card.fixed_size:
+        attempts += [card.model_copy(update={"fixed_size": (side, side)}) for side in BAKED_SIDES]
     problem = ""
-    for multiple in multiples:
-        attempt = card.model_copy(update={"size_multiple": multiple})
-        tensor = image_to_tensor(image, attempt)
+    for attempt in attempts:
+        # Oblong, or a model of one square size would pass for one that wants multiples.
+        tensor = image_to_tensor(_ramp(_PROBE_SIZE, _PROBE_SIZE + attempt.size_multiple, card.channels), attempt)
         try:
             output = session.run(tensor)[0]
         except UserError as error:
-            problem = str(error)
+            problem = problem or str(error)
             continue
         scales = {output.shape[a] / tensor.shape[a] for a in card.spatial_axes} if output.ndim == 4 else set()
         if len(scales) == 1 and (scale := scales.pop()) >= 1 and scale == int(scale):
             return attempt.model_copy(update={"scale": int(scale)})
-        problem = f"input {list(tensor.shape)} gives output {list(output.shape)}"
+        problem = problem or f"input {list(tensor.shape)} gives output {list(output.shape)}"
     tried = f"any size multiple up to {multiples[-1]}" if len(multiples) > 1 else f"size multiple {multiples[0]}"
     if card.fixed_size:
         tried = f"its fixed size of {card.fixed_size[1]}x{card.fixed_size[0]}"
     raise UserError(f"{where} does not behave like an image-to-image model for {tried}: {problem}")
+
+
+def _ramp(height: int, width: int, channels: int) -> Image:
+    """A smooth picture: uniform noise makes some published networks explode."""
+    rows, columns = (np.linspace(0, 1, side, dtype=np.float32) for side in (height, width))
+    return np.repeat(np.add.outer(rows, columns)[..., None] / 2, channels, axis=-1).astype(np.float32)
 
 
 def score_value_ranges(session: RestorationSession, pairs: Sequence[ImagePair]) -> dict[tuple[float, float], float]:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import CardOverrides, ModelCard
 from kdguard.runtime.probe import VALUE_RANGES, best_value_range, score_value_ranges
 from kdguard.runtime.session import RestorationSession, resolve_card
-from tests.conftest import make_conv_net, photograph
+from tests.conftest import make_conv_net, make_model, photograph
 from tests.foreign_models import in_value_range, with_input_shape
 
 
@@ -40,6 +41,20 @@ def test_what_the_user_says_is_not_measured(pairs_folder: Path, capsys: pytest.C
 
 def test_without_pairs_it_is_zero_to_one() -> None:
     assert resolve_card(in_value_range(0, 255), "denoising").value_range == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("side", [64, 96])
+def test_sizes_baked_into_the_graph_are_found(side: int) -> None:
+    """The input claims to be free, and a Reshape further down knows better."""
+    nodes = [
+        helper.make_node("Reshape", ["image", "traced"], ["same"]),
+        helper.make_node("Relu", ["same"], ["restored"]),
+    ]
+    model = make_model(nodes, {"traced": np.array([1, 3, side, side])})
+    card = resolve_card(model, "denoising")
+    assert card.fixed_size == (side, side)
+    image = photograph(150).astype(np.float32) / 255
+    np.testing.assert_allclose(RestorationSession(model, card).restore(image), image, atol=1e-6)
 
 
 def test_not_finite_never_wins() -> None:

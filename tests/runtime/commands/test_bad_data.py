@@ -30,14 +30,19 @@ def brightest_is_one() -> onnx.ModelProto:
 
 def multiple_of(stride: int) -> onnx.ModelProto:
     """Down by `stride` and up again, added to the image: no other sizes run."""
-    kernel = conv_weights(0, 3 * stride * stride, 3) * np.float32(0.02)
+    rng = np.random.default_rng(1)
+    weights = {
+        "down": conv_weights(0, 8, 3),
+        "up": rng.standard_normal((8, 3, stride, stride)).astype(np.float32) * np.float32(0.02),
+    }
+    strides = {"strides": [stride, stride]}
     nodes = [
-        helper.make_node("Conv", ["image", "w"], ["low"], "conv_low", pads=[1, 1, 1, 1], strides=[stride, stride]),
+        helper.make_node("Conv", ["image", "down"], ["low"], "conv_low", pads=[1, 1, 1, 1], **strides),
         helper.make_node("Relu", ["low"], ["kept"], "relu"),
-        helper.make_node("DepthToSpace", ["kept"], ["high"], "shuffle", blocksize=stride),
+        helper.make_node("ConvTranspose", ["kept", "up"], ["high"], "deconv", **strides),
         helper.make_node("Add", ["image", "high"], ["restored"], "add_out"),
     ]
-    return make_model(nodes, {"w": kernel})
+    return make_model(nodes, weights)
 
 
 def write_pairs(write_images: Callable[..., None], folder: Path, *sizes: tuple[int, int]) -> Path:
