@@ -138,6 +138,25 @@ def _dimensions(value: onnx.ValueInfoProto) -> list[int]:
     return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
+def check_extra_inputs(model: onnx.ModelProto, overrides: CardOverrides, where: str = "the model") -> None:
+    """Raise where the user gives a value to an input that is not there.
+
+    Raises:
+        UserError: names it, and those that are there.
+    """
+    names = {value.name for value in model.graph.input}
+    if unknown := sorted(set(overrides.extra_inputs) - names):
+        raise UserError(f"--extra-input {unknown[0]}: {where} has no such input; it has {', '.join(sorted(names))}")
+
+
+def _restored_output(model: onnx.ModelProto) -> str:
+    """The first output that may be an image: 4-D, or of a rank that the file does not tell."""
+    may_be = [
+        v.name for v in model.graph.output if not v.type.tensor_type.HasField("shape") or len(_dimensions(v)) == 4
+    ]
+    return [*may_be, model.graph.output[0].name][0]
+
+
 def infer_card(
     model: onnx.ModelProto, task: str | None, where: str = "the model", overrides: CardOverrides | None = None
 ) -> ModelCard:
@@ -153,9 +172,7 @@ def infer_card(
     if task is not None:
         get_task(task)
     overrides = overrides or CardOverrides()
-    names = {value.name for value in model.graph.input}
-    if unknown := sorted(set(overrides.extra_inputs) - names):
-        raise UserError(f"--extra-input {unknown[0]}: {where} has no such input; it has {', '.join(sorted(names))}")
+    check_extra_inputs(model, overrides, where)
     known = {tensor.name for tensor in model.graph.initializer} | set(overrides.extra_inputs)
     inputs = [value for value in model.graph.input if value.name not in known]
     images = [value for value in inputs if value.type.tensor_type.elem_type in _FLOATS and len(_dimensions(value)) == 4]
@@ -186,7 +203,7 @@ def infer_card(
     card = ModelCard(
         task=task,
         input_name=image.name,
-        output_name=model.graph.output[0].name,
+        output_name=_restored_output(model),
         layout=layout,
         channels=1 if channels == 1 else 3,
         # A side that is free where the other is fixed may as well be as long as that one.

@@ -15,7 +15,7 @@ from kdguard.export.errors import MissingDependencyError, UserError, first_line
 from kdguard.export.image_pairs import load_pairs
 from kdguard.export.image_tensor import Tensor, image_to_tensor, tensor_to_image
 from kdguard.export.large_models import is_large
-from kdguard.export.model_card import CardOverrides, ModelCard, infer_card, read_card
+from kdguard.export.model_card import CardOverrides, ModelCard, check_extra_inputs, infer_card, read_card
 from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import Image, get_task
 from kdguard.runtime.extra_inputs import fill_input, known_sizes
@@ -203,6 +203,7 @@ def resolve_card(
     if task is None and known is None:
         raise UserError(f"{where} does not say what it restores; say it with --task")
     if card is not None:
+        check_extra_inputs(model, overrides, where)
         return overrides.apply(card.model_copy(update={"task": get_task(task or known).name}))
     card = guess_card(model, get_task(task).name, where, overrides)
     if data is None or overrides.value_range is not None:

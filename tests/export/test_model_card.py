@@ -107,3 +107,13 @@ def test_further_inputs_need_default_values() -> None:
         infer_card(model, "denoising")
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, np.float32), "sigma"))
     assert infer_card(model, "denoising").input_name == "image"
+
+
+def test_the_first_output_that_may_be_an_image() -> None:
+    model = make_conv_net()
+    score = helper.make_tensor_value_info("score", TensorProto.FLOAT, [])
+    model.graph.node.append(helper.make_node("ReduceMean", ["tail"], ["score"], keepdims=0))
+    model.graph.output.insert(0, score)
+    assert infer_card(model, "denoising").output_name == "restored"
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    assert infer_card(model, "denoising").output_name == "score"
