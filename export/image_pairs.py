@@ -86,13 +86,16 @@ def _crop_to_multiple(image: Image, multiple: int) -> Image:
     return image[:height, :width]
 
 
-def load_pairs(folder: Path, task: Task, channels: int = 3, scale: int = 1, seed: int = 0) -> list[ImagePair]:
+def load_pairs(
+    folder: Path, task: Task, channels: int = 3, scale: int = 1, seed: int = 0, limit: int | None = None
+) -> list[ImagePair]:
     """Read a data folder; without `degraded/` the task makes its own, seeded by `seed` and position.
 
     Args:
         folder: holds `clean/`, and `degraded/` with the same file names where there are pairs.
         channels: 1 or 3, what the model takes.
         scale: size of the clean image over the degraded one.
+        limit: read only so many.
 
     Raises:
         UserError: missing or empty folder, unmatched names or sizes, unreadable image.
@@ -104,7 +107,7 @@ def load_pairs(folder: Path, task: Task, channels: int = 3, scale: int = 1, seed
     clean = _images_in(folder / "clean")
     pairs = []
     if not (folder / "degraded").is_dir():
-        for index, (name, path) in enumerate(clean.items()):
+        for index, (name, path) in enumerate(list(clean.items())[:limit]):
             image = _crop_to_multiple(read_image(path, channels), scale)
             rng = np.random.default_rng([seed, index])
             pairs.append(ImagePair(name, task.degrade(image, rng, scale), image))
@@ -115,7 +118,7 @@ def load_pairs(folder: Path, task: Task, channels: int = 3, scale: int = 1, seed
             f"{folder}: {len(lonely)} image(s) without a partner of the same name in clean/ and degraded/, "
             f"first {lonely[0]!r}; make the names equal"
         )
-    for name in clean:
+    for name in list(clean)[:limit]:
         pair = ImagePair(name, read_image(degraded[name], channels), read_image(clean[name], channels))
         pairs.append(_fit_clean(pair, folder, scale))
     return pairs

@@ -6,6 +6,8 @@ copying, renaming and hardening.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import onnx
@@ -27,6 +29,8 @@ def _white_above_black(value: tuple[float, float]) -> tuple[float, float]:
 
 ValueRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_white_above_black)]
 SizeMultiple = Annotated[int, Field(ge=1, le=4096)]
+Layout = Literal["NCHW", "NHWC"]
+Side = Annotated[int, Field(ge=1)]
 
 
 class ModelCard(BaseModel):
@@ -37,12 +41,16 @@ class ModelCard(BaseModel):
     task: str | None = Field(None, description="one of kdguard.export.tasks.TASKS; None where nobody said")
     input_name: str
     output_name: str
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    layout: Layout = "NCHW"
     channels: Literal[1, 3] = 3
     value_range: ValueRange = Field((0.0, 1.0), description="black and white at input and output")
     scale: int = Field(1, ge=1, le=MAX_SCALE, description="output size over input size")
     size_multiple: SizeMultiple = Field(1, description="height and width must be multiples of it")
-    extra_inputs: dict[str, list[float]] = Field(
+    fixed_size: tuple[Side, Side] | None = Field(
+        None, description="height and width of the only input that the model takes; None where they are free"
+    )
+    batch: int = Field(1, ge=1, le=1024, description="images that the model insists on at once")
+    extra_inputs: dict[str, list[FiniteFloat]] = Field(
         default_factory=dict, description="constant values of further inputs, flattened"
     )
 
@@ -54,10 +62,46 @@ class ModelCard(BaseModel):
     def describe(self) -> str:
         """One line for people."""
         low, high = self.value_range
+        size = f"size multiple {self.size_multiple}"
+        if self.fixed_size:
+            size = f"images of {self.fixed_size[1]}x{self.fixed_size[0]} only"
+        extra = "".join(f", {name} = {', '.join(f'{v:g}' for v in v_)}" for name, v_ in self.extra_inputs.items())
         return (
             f"{self.task or 'task not stated'}, {self.layout}, {self.channels} channel(s), range {low:g} to {high:g}, "
-            f"scale {self.scale}, size multiple {self.size_multiple}"
+            f"scale {self.scale}, {size}{f', batch {self.batch}' if self.batch > 1 else ''}{extra}"
         )
+
+
+@dataclass(frozen=True)
+class CardOverrides:
+    """What the user says about a model, against its card or where it has none; None is not said.
+
+    Attributes:
+        extra_inputs: values of inputs beside the image: one for all, one per channel, or all of them flattened.
+    """
+
+    value_range: tuple[float, float] | None = None
+    layout: Layout | None = None
+    size_multiple: int | None = None
+    extra_inputs: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self != CardOverrides()
+
+    def apply(self, card: ModelCard) -> ModelCard:
+        """The card as the user wants it.
+
+        Raises:
+            UserError: a value that no card may hold.
+        """
+        said = {"value_range": self.value_range, "layout": self.layout, "size_multiple": self.size_multiple}
+        changes: dict[str, object] = {name: value for name, value in said.items() if value is not None}
+        changes["extra_inputs"] = card.extra_inputs | {name: list(v) for name, v in self.extra_inputs.items()}
+        try:
+            return ModelCard.model_validate(card.model_dump() | changes)
+        except ValidationError as error:
+            where, what = first_problem(error)
+            raise UserError(f"--{where.split('.')[0].replace('_', '-')}: {what}") from error
 
 
 def read_card(model: onnx.ModelProto) -> ModelCard | None:
@@ -94,44 +138,76 @@ def _dimensions(value: onnx.ValueInfoProto) -> list[int]:
     return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
-def infer_card(model: onnx.ModelProto, task: str, where: str = "the model") -> ModelCard:
-    """Guess the card of a foreign model from its inputs; scale and size multiple stay at 1.
+def check_extra_inputs(model: onnx.ModelProto, overrides: CardOverrides, where: str = "the model") -> None:
+    """Raise where the user gives a value to an input that is not there.
 
     Raises:
-        UserError: there is no 4-D floating-point image input, more than one, or a further input
-            without a default value.
+        UserError: names it, and those that are there.
     """
-    get_task(task)
-    defaults = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in defaults]
+    names = {value.name for value in model.graph.input}
+    if unknown := sorted(set(overrides.extra_inputs) - names):
+        raise UserError(f"--extra-input {unknown[0]}: {where} has no such input; it has {', '.join(sorted(names))}")
+
+
+def _restored_output(model: onnx.ModelProto) -> str:
+    """The first output that may be an image: 4-D, or of a rank that the file does not tell."""
+    may_be = [
+        v.name for v in model.graph.output if not v.type.tensor_type.HasField("shape") or len(_dimensions(v)) == 4
+    ]
+    return [*may_be, model.graph.output[0].name][0]
+
+
+def infer_card(
+    model: onnx.ModelProto, task: str | None, where: str = "the model", overrides: CardOverrides | None = None
+) -> ModelCard:
+    """Guess the card of a foreign model from its inputs; scale and size multiple stay at 1.
+
+    Args:
+        overrides: what the user says; inputs that it gives values to are not looked for the image.
+
+    Raises:
+        UserError: there is no 4-D floating-point image input of 1 or 3 channels, more than one, or a
+            further input that neither has a default value nor is given one.
+    """
+    if task is not None:
+        get_task(task)
+    overrides = overrides or CardOverrides()
+    check_extra_inputs(model, overrides, where)
+    known = {tensor.name for tensor in model.graph.initializer} | set(overrides.extra_inputs)
+    inputs = [value for value in model.graph.input if value.name not in known]
     images = [value for value in inputs if value.type.tensor_type.elem_type in _FLOATS and len(_dimensions(value)) == 4]
     if len(images) != 1:
         found = ", ".join(f"{v.name} {_dimensions(v)}" for v in inputs) or "none"
+        hint = "give the others constant values with --extra-input NAME=VALUE" if images else "it restores no images"
         raise UserError(
-            f"{where} needs exactly one 4-D floating-point image input and has {len(images)} (inputs: {found}); "
-            "kdguard hardens image-to-image models"
+            f"{where} needs exactly one 4-D floating-point image input and has {len(images)} (inputs: {found}); {hint}"
         )
     if extra := [value.name for value in inputs if value is not images[0]]:
         raise UserError(
-            f"{where} has further inputs without default values ({', '.join(extra)}); give them default "
-            "values or a model card with extra_inputs"
+            f"{where} has further inputs without default values ({', '.join(extra)}); give them constant values "
+            f"with --extra-input {extra[0]}=VALUE"
         )
     if not model.graph.output:
         raise UserError(f"{where} has no outputs; it is not a model that can be run")
     image = images[0]
     shape = _dimensions(image)
-    layout: Literal["NCHW", "NHWC"] = "NHWC" if shape[3] in (1, 3) and shape[1] not in (1, 3) else "NCHW"
+    layout: Layout = "NHWC" if shape[3] in (1, 3) and shape[1] not in (1, 3) else "NCHW"
+    layout = overrides.layout or layout
     channels = shape[3] if layout == "NHWC" else shape[1]
-    sides = shape[1:3] if layout == "NHWC" else shape[2:]
-    if any(sides) or shape[0] > 1:
+    if channels not in (0, 1, 3):
         raise UserError(
-            f"{where} takes inputs of the fixed shape {shape} only (0: free); this version needs free height and "
-            "width and a batch of one: export the model with dynamic axes"
+            f"{where} takes images of {channels} channels ({image.name} {shape}, read as {layout}); kdguard feeds grey "
+            "and RGB images only (if the layout is wrong, say --layout)"
         )
-    return ModelCard(
+    height, width = shape[1:3] if layout == "NHWC" else shape[2:]
+    card = ModelCard(
         task=task,
         input_name=image.name,
-        output_name=model.graph.output[0].name,
+        output_name=_restored_output(model),
         layout=layout,
         channels=1 if channels == 1 else 3,
+        # A side that is free where the other is fixed may as well be as long as that one.
+        fixed_size=(height or width, width or height) if height or width else None,
+        batch=max(1, shape[0]),
     )
+    return overrides.apply(card)

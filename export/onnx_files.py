@@ -14,6 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
+from kdguard.export import large_models
 from kdguard.export.errors import UserError, first_line
 from kdguard.export.files import atomic_path, sha256_of_file
 
@@ -98,8 +99,17 @@ def _external_tensors(model: onnx.ModelProto, path: Path) -> list[onnx.TensorPro
     return external
 
 
+def _external_length(tensor: onnx.TensorProto, path: Path) -> int:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    size = (path.parent / entries["location"]).stat().st_size
+    return int(entries.get("length", size - int(entries.get("offset", 0))))
+
+
 def load_onnx(path: Path | str) -> onnx.ModelProto:
     """Read an ONNX model with its external data, after checking both.
+
+    Of models with more than `large_models.INLINE_LIMIT` bytes of it the weights stay in their files,
+    and the model knows where they are.
 
     Raises:
         UserError: missing, empty, truncated or invalid file, or external data that is missing or
@@ -125,7 +135,9 @@ def load_onnx(path: Path | str) -> onnx.ModelProto:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: not a valid ONNX model: {first_line(error)}") from error
-    if external:
+    if sum(_external_length(tensor, path) for tensor in external) > large_models.INLINE_LIMIT:
+        large_models.keep_outside(model, external, path.parent)
+    elif external:
         load_external_data_for_model(model, str(path.parent))
     _drop_negative_dimensions(model)
     return model
@@ -164,22 +176,32 @@ def serialise(model: onnx.ModelProto) -> bytes:
     """The model as the bytes of one file; same model, same bytes.
 
     Raises:
-        UserError: it exceeds protobuf's 2 GB.
+        UserError: it exceeds protobuf's 2 GB, or its weights lie in data files.
     """
-    if model.ByteSize() > PROTOBUF_LIMIT:
+    if large_models.is_large(model) or model.ByteSize() > PROTOBUF_LIMIT:
         raise UserError("the model is over 2 GB, more than one ONNX file holds")
     return model.SerializeToString(deterministic=True)
 
 
 def save_onnx(model: onnx.ModelProto, path: Path | str) -> None:
-    """Write a model to one file, atomically.
+    """Write a model to one file, atomically; a large one with a data file beside it, named after it.
 
     Raises:
         UserError: the folder cannot be written, or the model is too large.
     """
+    if large_models.is_large(model):
+        large_models.save_large(model, Path(path))
+        return
     content = serialise(model)
     with atomic_path(Path(path)) as temporary:
         temporary.write_bytes(content)
+
+
+def hash_model(model: onnx.ModelProto) -> str:
+    """SHA-256 of a model's content, weights in data files included."""
+    if large_models.is_large(model):
+        return large_models.hash_large(model)
+    return hashlib.sha256(serialise(model)).hexdigest()
 
 
 def default_opset(model: onnx.ModelProto) -> int:

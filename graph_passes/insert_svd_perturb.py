@@ -13,7 +13,14 @@ from onnx import numpy_helper
 
 from kdguard.export.onnx_files import default_opset
 from kdguard.graph_passes.inventory import hardened_layers
-from kdguard.graph_passes.layers import NAME_PREFIX, Layer, find_layers, infer_value_infos, select_layers
+from kdguard.graph_passes.layers import (
+    NAME_PREFIX,
+    Layer,
+    find_layers,
+    find_obstacles,
+    infer_value_infos,
+    select_layers,
+)
 from kdguard.graph_passes.op import DOMAIN, MIN_OPSET, VERSION, SvdPerturbAttributes, op_functions
 from kdguard.graph_passes.op.attributes import PERTURB, PLUGIN_NAMESPACE, RESTORE
 from kdguard.graph_passes.pass_base import GraphPass, PassResult, PreconditionError
@@ -70,13 +77,13 @@ class InsertSvdPerturb(GraphPass):
         self.placement = placement
         self.sites = tuple(sites)
 
-    def _resolve(self, layers: Sequence[Layer]) -> dict[str, Site]:
+    def _resolve(self, layers: Sequence[Layer], obstacles: Mapping[str, str]) -> dict[str, Site]:
         """The site of every selected layer."""
         found = {site.layer: site for site in self.sites}
         if unknown := found.keys() - {layer.name for layer in layers}:
             raise PreconditionError(f"{sorted(unknown)[0]!r} is no feature map of this model that can be hardened")
         if not found or self.globs or self.op_types:
-            for layer in select_layers(layers, self.globs, self.op_types):
+            for layer in select_layers(layers, self.globs, self.op_types, obstacles):
                 found.setdefault(layer.name, Site(layer.name, self.attributes, self.placement))
         return found
 
@@ -85,7 +92,7 @@ class InsertSvdPerturb(GraphPass):
         if opset < MIN_OPSET:
             raise PreconditionError(
                 f"the model uses opset {opset} and the op needs {MIN_OPSET} or newer; convert it with "
-                "onnx.version_converter or export it again"
+                "kdguard.export.upgrade_opset (`kdguard harden` does) or export it again"
             )
         variants = [op_functions(opset, exact_change=exact) for exact in (False, True)]
         ours = [function for variant in variants for function in variant]
@@ -109,8 +116,8 @@ class InsertSvdPerturb(GraphPass):
 
     def call(self, model: onnx.ModelProto) -> PassResult:
         values = infer_value_infos(model)
-        layers = find_layers(model, values)
-        sites = self._resolve(layers)
+        layers, obstacles = find_layers(model, values), find_obstacles(model, values)
+        sites = self._resolve(layers, obstacles)
         self._check_same(model, sites)
         todo = [layer for layer in layers if layer.name in sites and not layer.hardened]
         if not todo:

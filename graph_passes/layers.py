@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -124,23 +124,72 @@ def find_layers(model: onnx.ModelProto, values: Mapping[str, onnx.ValueInfoProto
             readers.setdefault(name, {})[node.op_type] = None
     layers = []
     for name, node in producers.items():
-        if name.startswith(NAME_PREFIX) or name in outputs or not consumers[name] or name not in values:
+        if _is_ours(name, node) or _obstacle(name, values, consumers, outputs):
             continue
         hardened = node.domain == DOMAIN and node.op_type == PERTURB
-        if node.domain == DOMAIN and node.op_type == RESTORE:
-            continue
         shape = _shape(values[name])
-        dtype = FLOAT_TYPES.get(values[name].type.tensor_type.elem_type)
-        if dtype is None or shape is None or not 3 <= len(shape) <= 5 or shape[1] == 1:
-            continue
+        assert shape is not None
         source = producers.get(node.input[0], node) if hardened else node
+        dtype = FLOAT_TYPES[values[name].type.tensor_type.elem_type]
         read_by = tuple(readers.get(name, ()))
         layers.append(Layer(name, source.op_type, source.name, dtype, shape, consumers[name], hardened, read_by))
     return layers
 
 
-def select_layers(layers: Sequence[Layer], globs: Sequence[str] = (), op_types: Sequence[str] = ()) -> list[Layer]:
+def find_obstacles(model: onnx.ModelProto, values: Mapping[str, onnx.ValueInfoProto]) -> dict[str, str]:
+    """Why each tensor that cannot carry the op cannot, by tensor and by node name.
+
+    Args:
+        values: from `infer_value_infos`.
+    """
+    consumers = count_consumers(model.graph.node)
+    outputs = {value.name for value in model.graph.output}
+    obstacles = {value.name: "it is an input of the model" for value in model.graph.input}
+    for node in model.graph.node:
+        for name in node.output:
+            if name and not _is_ours(name, node) and (why := _obstacle(name, values, consumers, outputs)):
+                obstacles[name] = obstacles[node.name] = why
+        for graph in subgraphs(node):
+            inside = f"it lies inside the body of {node.op_type} node {node.name!r}; only the main graph is hardened"
+            obstacles |= dict.fromkeys((name for inner in graph.node for name in (*inner.output, inner.name)), inside)
+    obstacles.pop("", None)
+    return obstacles
+
+
+def _is_ours(name: str, node: onnx.NodeProto) -> bool:
+    return name.startswith(NAME_PREFIX) or (node.domain == DOMAIN and node.op_type == RESTORE)
+
+
+def _obstacle(
+    name: str, values: Mapping[str, onnx.ValueInfoProto], consumers: Mapping[str, int], outputs: Collection[str]
+) -> str | None:
+    """Why a tensor of the main graph cannot carry the op, or None where it can."""
+    if name in outputs:
+        return "it is an output of the model and belongs to the caller"
+    if not consumers.get(name):
+        return "nobody reads it"
+    shape = _shape(values[name]) if name in values else None
+    if shape is None:
+        return "shape inference does not find its shape, often because of an operator that onnx does not know"
+    kind = values[name].type.tensor_type.elem_type
+    if kind not in FLOAT_TYPES:
+        held, taken = onnx.TensorProto.DataType.Name(kind).lower(), ", ".join(FLOAT_TYPES.values())
+        return f"it holds {held}, and the op takes {taken}"
+    if not 3 <= len(shape) <= 5:
+        return f"it has rank {len(shape)}, and the op takes maps [N, C, spatial...] of rank 3 to 5"
+    return "it has a single channel, so one singular value is all of it" if shape[1] == 1 else None
+
+
+def select_layers(
+    layers: Sequence[Layer],
+    globs: Sequence[str] = (),
+    op_types: Sequence[str] = (),
+    obstacles: Mapping[str, str] | None = None,
+) -> list[Layer]:
     """Layers whose tensor or node name matches a glob, or whose operator is listed; graph order.
+
+    Args:
+        obstacles: from `find_obstacles`, so that a glob that matches no layer can be told why.
 
     Raises:
         UserError: a glob or operator matches nothing (with the names that exist), or nothing was asked for.
@@ -150,6 +199,11 @@ def select_layers(layers: Sequence[Layer], globs: Sequence[str] = (), op_types: 
     names = ", ".join(layer.name for layer in layers[:8]) + (", ..." if len(layers) > 8 else "")
     for glob in globs:
         if not any(_matches(layer, glob) for layer in layers):
+            for name, why in (obstacles or {}).items():
+                if fnmatchcase(name, glob):
+                    raise UserError(
+                        f"--layers {glob!r}: {name!r} cannot be hardened: {why}; see `kdguard inspect MODEL`"
+                    )
             raise UserError(
                 f"--layers {glob!r} matches none of the {len(layers)} feature maps ({names or 'none eligible'}); "
                 "see `kdguard inspect MODEL`"

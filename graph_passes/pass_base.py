@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx
 
 from kdguard.export.errors import UserError
+from kdguard.export.large_models import without_weights
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class GraphPass(ABC):
 
 def full_check_problem(model: onnx.ModelProto) -> str | None:
     """What the full checker and strict shape inference say, or None when they are content."""
+    model = without_weights(model)
     try:
         onnx.checker.check_model(model, full_check=True)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)

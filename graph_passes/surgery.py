@@ -53,6 +53,8 @@ def rewire(model: onnx.ModelProto, edit: Edit, initializers: Iterable[onnx.Tenso
         edit: inserts nodes and changes connections.
         initializers: constants that the new nodes need.
     """
+    # It warns about types that NumPy lacks, and about its own optional packages; neither matters here.
+    gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR
     graph = gs.import_onnx(_skeleton(model))
     added = {id(node) for node in edit(graph)}
     is_new = [id(node) in added for node in graph.nodes]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,8 +14,8 @@ from joblib.externals.loky import get_reusable_executor
 
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair, load_pairs, refuse_overlap
-from kdguard.export.model_card import ModelCard
-from kdguard.export.onnx_files import load_onnx, serialise
+from kdguard.export.model_card import CardOverrides, ModelCard
+from kdguard.export.onnx_files import hash_model, load_onnx
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.metrics import check_scorable
@@ -72,6 +71,7 @@ def attack(
     *,
     task: str | None = None,
     cache: Path | None = None,
+    overrides: CardOverrides | None = None,
 ) -> AttackOutcome:
     """Run every recipe against both models.
 
@@ -80,6 +80,7 @@ def attack(
         test_data: pairs that nobody trains on; only they are scored. None keeps every fourth image
             of `data` from training and scores on those.
         cache: folder for teacher queries; a temporary one by default.
+        overrides: what the user says about the models, against their cards.
 
     Raises:
         UserError: unknown recipe, bad models or data, a tap that is not there.
@@ -90,7 +91,7 @@ def attack(
     if options.seeds < 1:
         raise UserError(f"--seeds {options.seeds}: at least one seed is needed, three for an interval")
     teacher, hardened = load_onnx(teacher_path), load_onnx(hardened_path)
-    card = resolve_common_card(teacher, hardened, task, str(teacher_path))
+    card = resolve_common_card(teacher, hardened, task, str(teacher_path), overrides, data)
     tap = _resolve_tap(options, teacher, hardened) if any(r.taps for r in recipes) else None
     train, test = _load_images(data, test_data, card, options.seed)
     check_scorable(test, get_task(card.task), card.scale)
@@ -104,10 +105,10 @@ def attack(
             models: dict[Source, onnx.ModelProto] = {"clean": teacher, "hardened": hardened}
             for source, model in models.items():
                 session = RestorationSession(model, card, taps=(tap,) if tap else ())
-                content = hashlib.sha256(serialise(model)).hexdigest()
                 answers[source] = query_teacher(
-                    session, content, tiles, cache or Path(scratch), f"asking the {source} teacher"
+                    session, hash_model(model), tiles, cache or Path(scratch), f"asking the {source} teacher"
                 )
+                session.release()
         jobs, threads = _share_cores(len(recipes) * options.seeds)
         trials = [
             Trial(
@@ -174,11 +175,17 @@ def cut_tiles(pairs: list[ImagePair], count: int, side: int, card: ModelCard, se
     """Cut `count` square tiles at seeded random places.
 
     The side shrinks to that of the median image, and to a multiple of what the model takes: a padded
-    tile's feature map would not line up with it. Smaller images give no tiles.
+    tile's feature map would not line up with it. Smaller images give no tiles. A model of one fixed
+    size decides it.
 
     Raises:
-        UserError: the images are smaller than the model's size multiple.
+        UserError: the images are smaller than the model's size multiple, or its fixed size is not square.
     """
+    if card.fixed_size:
+        side, other = card.fixed_size
+        if side != other:
+            raise UserError(f"the model takes images of {other}x{side} only, and students are trained on square tiles")
+        card = card.model_copy(update={"size_multiple": side})
     sides = [min(pair.degraded.shape[:2]) for pair in pairs]
     side = min(max(side, card.size_multiple), int(np.median(sides)))
     side -= side % card.size_multiple

@@ -21,6 +21,7 @@ from kdguard.export.image_pairs import ImagePair
 from kdguard.export.tasks import Image, get_task
 from kdguard.runtime.metrics import check_scorable, psnr, ssim
 from kdguard.runtime.session import RestorationSession
+from kdguard.runtime.side_by_side import side_by_side
 
 BETWEEN_MARGIN_DB = 16.0
 WORST_MARGIN_DB = 10.0
@@ -138,8 +139,8 @@ def measure_fidelity(
     task, scale = get_task(task_name), teacher.card.scale
     check_scorable(pairs, task, scale)
     restored = []
-    for pair in pairs:
-        outputs = [session.restore(pair.degraded) for session in (teacher, hardened)]
+    answers = side_by_side((teacher, hardened), pairs, lambda session, pair: session.restore(pair.degraded))
+    for pair, outputs in zip(pairs, answers, strict=True):
         for output, name in zip(outputs, ("teacher", "hardened model"), strict=True):
             if output.shape != pair.clean.shape:
                 raise UserError(
@@ -150,8 +151,12 @@ def measure_fidelity(
         on_image()
 
     finite, worst = compare_outputs([r.teacher for r in restored], [r.hardened for r in restored])
-    if not all(np.isfinite(r.teacher).all() for r in restored):
-        raise UserError("the clean teacher itself gives NaN or infinity on these images; check range and layout")
+    for image in restored:
+        if not np.isfinite(image.teacher).all():
+            raise UserError(
+                f"{image.pair.name!r}: the clean teacher itself gives NaN or infinity on this image; check value range "
+                "and layout, or leave the image out"
+            )
 
     hard_images = [np.nan_to_num(r.hardened) for r in restored]
     teacher_psnr = [psnr(r.teacher, r.pair.clean, task, scale) for r in restored]

@@ -34,6 +34,9 @@ class Manifest(BaseModel):
     teacher_sha256: str = Field(description="of the file; with external data, of the hashes of all its files")
     hardened: str = Field(description="file name")
     hardened_sha256: str
+    converted_from_opset: int | None = Field(
+        None, description="the teacher's opset, where it was too old for the op and was converted upward"
+    )
     task: str | None
     layers: list[ManifestLayer]
     budget_db: float

@@ -28,7 +28,8 @@ from kdguard.runtime.session import RestorationSession, resolve_card
 from kdguard.runtime.tables import fidelity_table, scoreboard_table
 from kdguard.runtime.terminal import announce, progress_bar, say, show
 
-RESULTS = ("report.html", "summary.json", "manifest.json", "hardened.onnx", "teacher.onnx")
+MODELS = ("hardened.onnx", "teacher.onnx")
+RESULTS = ("report.html", "summary.json", "manifest.json", *MODELS, *(f"{name}.data" for name in MODELS))
 MARKER = ".kdguard-run"
 
 
@@ -60,7 +61,7 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     data = _data_folders(pipeline, path.parent, out)
 
     announce("export")
-    teacher = _teacher(pipeline, path.parent, out / "teacher.onnx")
+    teacher = _teacher(pipeline, path.parent, out / "teacher.onnx", data["calibration"])
     clean = load_onnx(teacher)
     card = resolve_card(clean, pipeline.task, str(teacher))
     pairs = _load_data(pipeline, card, data)
@@ -155,8 +156,8 @@ def _load_data(pipeline: Pipeline, card: ModelCard, data: dict[str, Path]) -> li
     return test
 
 
-def _teacher(pipeline: Pipeline, base: Path, target: Path) -> Path:
-    """The clean teacher in the run folder, with a card."""
+def _teacher(pipeline: Pipeline, base: Path, target: Path, calibration: Path) -> Path:
+    """The clean teacher in the run folder, with a card; a foreign one's value range is found on calibration pairs."""
     section = pipeline.teacher
     if section.source is not None:
         weights = base / section.weights if section.weights else None
@@ -166,7 +167,7 @@ def _teacher(pipeline: Pipeline, base: Path, target: Path) -> Path:
         return target
     assert section.onnx is not None
     model = load_onnx(base / section.onnx)
-    write_card(model, resolve_card(model, pipeline.task, str(section.onnx)))
+    write_card(model, resolve_card(model, pipeline.task, str(section.onnx), data=calibration))
     save_onnx(model, target)
     return target
 

@@ -1,28 +1,38 @@
-"""onnxruntime sessions that say which provider really runs, fed with images."""
+"""onnxruntime sessions fed with images, for models with a card and for foreign ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from kdguard.export.errors import MissingDependencyError, UserError, first_line
+from kdguard.export.image_pairs import load_pairs
 from kdguard.export.image_tensor import Tensor, image_to_tensor, tensor_to_image
-from kdguard.export.model_card import ModelCard, infer_card, read_card
+from kdguard.export.large_models import is_large
+from kdguard.export.model_card import CardOverrides, ModelCard, check_extra_inputs, infer_card, read_card
 from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import Image, get_task
+from kdguard.runtime.extra_inputs import fill_input, known_sizes
+from kdguard.runtime.float_edges import with_float_edges
+from kdguard.runtime.inference import Provider, build_session, numpy_type
+from kdguard.runtime.probe import PROBE_MULTIPLES, RANGE_PAIRS, best_value_range, find_geometry, score_value_ranges
+from kdguard.runtime.terminal import say
+from kdguard.runtime.tiling import default_overlap, restore_tiled
 
 if TYPE_CHECKING:
     import onnxruntime
 
-Provider = Literal["auto", "cpu", "cuda"]
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_PROBE_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
-_PROBE_SIZE = 65
+
+class _Input(NamedTuple):
+    name: str
+    shape: tuple[int | str | None, ...]
+    type: str
 
 
 class RestorationSession:
@@ -30,8 +40,9 @@ class RestorationSession:
 
     Attributes:
         card: how the model wants its images.
-        provider: the execution provider that really runs, as onnxruntime names it.
         taps: intermediate tensors that `run` returns beside the output.
+        large: whether the weights stayed in data files. Such a session is built when it is first
+            used, so that two of them can be declared without being held at once.
     """
 
     def __init__(
@@ -51,40 +62,80 @@ class RestorationSession:
 
         Raises:
             UserError: onnxruntime refuses the model, or a tap is not in its graph.
-            MissingDependencyError: CUDA was asked for by name and does not run here.
+            MissingDependencyError: CUDA was asked for by name and does not run here, or this machine
+                has no kernel for the model's types.
         """
         self.card = card
         self.taps = tuple(taps)
-        self._session = _build(expose_taps(model, taps) if taps else model, provider, threads)
-        self.provider: str = self._session.get_providers()[0]
-        if provider == "cuda" and self.provider != _PROVIDERS["cuda"]:
-            raise MissingDependencyError(
-                f"CUDA was asked for and onnxruntime fell back to {self.provider}; use --provider cpu, or a "
-                "machine with a GPU and the CUDA libraries that onnxruntime-gpu needs"
-            )
-        types = {node_input.name: node_input.type for node_input in self._session.get_inputs()}
-        outputs = {node_output.name for node_output in self._session.get_outputs()}
-        if card.input_name not in types or card.output_name not in outputs:
+        self.large = is_large(model)
+        self._session: onnxruntime.InferenceSession | None = None
+        self._provider = ""
+        exposed = with_float_edges(expose_taps(model, taps) if taps else model)
+        self._build = partial(build_session, exposed, provider, threads)
+        if not self.large:
+            self._ready()
+            del self._build  # and with it the copy of the model
+
+    def _ready(self) -> onnxruntime.InferenceSession:
+        """The onnxruntime session, built where it is not there."""
+        if self._session is not None:
+            return self._session
+        session = self._build()
+        self._provider = session.get_providers()[0]
+        # onnxruntime's own descriptions would keep the session alive.
+        self._inputs = {i.name: _Input(i.name, tuple(i.shape), i.type) for i in session.get_inputs()}
+        outputs = {node_output.name for node_output in session.get_outputs()}
+        if self.card.input_name not in self._inputs or self.card.output_name not in outputs:
             raise UserError(
-                f"the model has inputs {sorted(types)} and outputs {sorted(outputs)}, and the model card speaks of "
-                f"{card.input_name!r} and {card.output_name!r}; do these two belong together?"
+                f"the model has inputs {sorted(self._inputs)} and outputs {sorted(outputs)}, and the model card speaks "
+                f"of {self.card.input_name!r} and {self.card.output_name!r}; do these two belong together?"
             )
-        self._input_type = _numpy_type(types[card.input_name])
+        self._session = session
+        return session
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that really runs, as onnxruntime names it."""
+        if not self._provider:
+            self._ready()
+        return self._provider
+
+    def release(self) -> None:
+        """Give the memory of a large model back; the next run builds the session again."""
+        if self.large:
+            self._session = None
+
+    @property
+    def input_type(self) -> str:
+        """Type of the image tensor as onnxruntime names it, e.g. `tensor(float16)`."""
+        self._ready()
+        return self._inputs[self.card.input_name].type
 
     def run(self, tensor: Tensor, further: Mapping[str, NDArray[Any]] | None = None) -> list[Tensor]:
         """The output and the taps, float32, for an input tensor in the model's own layout and range.
 
+        A model that insists on a batch gets one image repeated, and answers for one.
+
         Args:
             further: values of inputs that the card does not know, by name.
         """
-        feed: dict[str, NDArray[Any]] = {self.card.input_name: tensor.astype(self._input_type), **(further or {})}
-        for node_input in self._session.get_inputs():
-            if node_input.name in self.card.extra_inputs:
-                shape = [side if isinstance(side, int) else 1 for side in node_input.shape]
-                values = np.asarray(self.card.extra_inputs[node_input.name])
-                feed[node_input.name] = values.reshape(shape).astype(_numpy_type(node_input.type))
+        if self.card.batch > 1 and len(tensor) == 1:
+            outputs = self._run(np.repeat(tensor, self.card.batch, 0), further or {})
+            return [_first_share(output, self.card.batch) for output in outputs]
+        return self._run(tensor, further or {})
+
+    def _run(self, tensor: Tensor, further: Mapping[str, NDArray[Any]]) -> list[Tensor]:
+        session = self._ready()
+        image = self._inputs[self.card.input_name]
+        feed: dict[str, NDArray[Any]] = {image.name: tensor.astype(numpy_type(self.input_type)), **further}
+        for name, values in self.card.extra_inputs.items():
+            if name in self._inputs:
+                wanted = self._inputs[name]
+                symbols = known_sizes(image.shape, tensor.shape) if len(image.shape) == tensor.ndim else {}
+                filled = fill_input(name, wanted.shape, values, tensor.shape, symbols)
+                feed[name] = filled.astype(numpy_type(wanted.type))
         try:
-            outputs = self._session.run([self.card.output_name, *self.taps], feed)
+            outputs = session.run([self.card.output_name, *self.taps], feed)
         except Exception as error:  # onnxruntime raises a dozen types without a common public base
             raise UserError(
                 f"onnxruntime failed on an input of shape {list(tensor.shape)}: {first_line(error)}"
@@ -94,16 +145,27 @@ class RestorationSession:
     def restore(self, degraded: Image) -> Image:
         """Restore one image [H, W, C] in [0, 1]; the result is not clipped.
 
-        Images whose size is no multiple of the card's are padded by reflection and cropped back.
+        Images whose size is no multiple of the card's are padded by reflection and cropped back; a
+        model of one fixed size restores others tile by tile.
         """
+        size = self.card.fixed_size
+        if size and degraded.shape[:2] != size:
+            return restore_tiled(self, degraded, size, default_overlap(size))
         output = self.run(image_to_tensor(degraded, self.card))[0]
         return tensor_to_image(output, self.card, *degraded.shape[:2])
+
+
+def _first_share(output: Tensor, batch: int) -> Tensor:
+    """What a batch of equal images gave for the first one; tensors without a batch axis stay as they are."""
+    whole = output.ndim and len(output) % batch == 0
+    return output[: len(output) // batch] if whole else output
 
 
 def open_session(
     path: Path | str,
     *,
     task: str | None = None,
+    overrides: CardOverrides | None = None,
     provider: Provider = "auto",
     threads: int = 0,
     taps: Sequence[str] = (),
@@ -114,17 +176,28 @@ def open_session(
         UserError: unreadable model, no card and no task, task that contradicts the card.
     """
     model = load_onnx(path)
-    return RestorationSession(
-        model, resolve_card(model, task, str(path)), provider=provider, threads=threads, taps=taps
-    )
+    card = resolve_card(model, task, str(path), overrides)
+    return RestorationSession(model, card, provider=provider, threads=threads, taps=taps)
 
 
-def resolve_card(model: onnx.ModelProto, task: str | None, where: str = "the model") -> ModelCard:
-    """The model's own card, or one worked out from its inputs and a probe run; its task is always known.
+def resolve_card(
+    model: onnx.ModelProto,
+    task: str | None,
+    where: str = "the model",
+    overrides: CardOverrides | None = None,
+    data: Path | None = None,
+) -> ModelCard:
+    """The model's own card, or one worked out from its inputs and probe runs; its task is always known.
+
+    Args:
+        overrides: what the user says; it wins.
+        data: image pairs on which the value range is found where neither card nor user states it;
+            without them it is [0, 1].
 
     Raises:
-        UserError: neither card nor task, or they contradict each other.
+        UserError: neither card nor task, or they contradict each other; unreadable data.
     """
+    overrides = overrides or CardOverrides()
     card = read_card(model)
     known = card.task if card else None
     if task is not None and known is not None and task != known:
@@ -132,14 +205,59 @@ def resolve_card(model: onnx.ModelProto, task: str | None, where: str = "the mod
     if task is None and known is None:
         raise UserError(f"{where} does not say what it restores; say it with --task")
     if card is not None:
-        return card.model_copy(update={"task": get_task(task or known).name})
-    return _probe(model, infer_card(model, get_task(task).name, where), where)
+        check_extra_inputs(model, overrides, where)
+        return overrides.apply(card.model_copy(update={"task": get_task(task or known).name}))
+    card = guess_card(model, get_task(task).name, where, overrides)
+    if data is None or overrides.value_range is not None:
+        return card
+    return _with_value_range(RestorationSession(model, card), data, where)
 
 
-def resolve_common_card(teacher: onnx.ModelProto, hardened: onnx.ModelProto, task: str | None, where: str) -> ModelCard:
+def guess_card(
+    model: onnx.ModelProto, task: str | None, where: str = "the model", overrides: CardOverrides | None = None
+) -> ModelCard:
+    """A foreign model's card from its inputs, with scale and size multiple found by running it.
+
+    Raises:
+        UserError: it does not behave like an image-to-image model.
+        MissingDependencyError: nothing on this machine runs it.
+    """
+    overrides = overrides or CardOverrides()
+    card = infer_card(model, task, where, overrides)
+    try:
+        session = RestorationSession(model, card, provider="cpu")
+    except MissingDependencyError:  # a GPU, where there is one, may have what the CPU lacks
+        session = RestorationSession(model, card)
+    multiples = (overrides.size_multiple,) if overrides.size_multiple else PROBE_MULTIPLES
+    return find_geometry(session, multiples, where)
+
+
+def _with_value_range(session: RestorationSession, data: Path, where: str) -> ModelCard:
+    """The session's card in the value range that restores best, after saying so."""
+    card = session.card
+    pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, limit=RANGE_PAIRS)
+    scores = score_value_ranges(session, pairs)
+    best = best_value_range(scores)
+    listed = ", ".join(f"{low:g} to {high:g}: {score:.1f} dB" for (low, high), score in scores.items())
+    say(f"{where}: value range {best[0]:g} to {best[1]:g} taken ({listed}); say --value-range if that is wrong")
+    return card.model_copy(update={"value_range": best})
+
+
+def resolve_common_card(
+    teacher: onnx.ModelProto,
+    hardened: onnx.ModelProto,
+    task: str | None,
+    where: str,
+    overrides: CardOverrides | None = None,
+    data: Path | None = None,
+) -> ModelCard:
     """The card under which a teacher and its hardened model are compared.
 
     A foreign teacher borrows the card that `kdguard harden` wrote into the hardened model.
+
+    Args:
+        overrides: as for `resolve_card`.
+        data: likewise.
 
     Raises:
         UserError: as `resolve_card`, or the two models' cards contradict each other.
@@ -152,7 +270,7 @@ def resolve_common_card(teacher: onnx.ModelProto, hardened: onnx.ModelProto, tas
             "is this its teacher?"
         )
     known = task or (tasks.pop() if tasks else None)
-    return resolve_card(teacher if first or not second else hardened, known, where)
+    return resolve_card(teacher if first or not second else hardened, known, where, overrides, data)
 
 
 def expose_taps(model: onnx.ModelProto, taps: Sequence[str]) -> onnx.ModelProto:
@@ -169,59 +287,3 @@ def expose_taps(model: onnx.ModelProto, taps: Sequence[str]) -> onnx.ModelProto:
     tapped.CopyFrom(model)
     tapped.graph.output.extend(onnx.ValueInfoProto(name=tap) for tap in taps)
     return tapped
-
-
-def _probe(model: onnx.ModelProto, card: ModelCard, where: str) -> ModelCard:
-    """Find the smallest size multiple that the model accepts, and its scale, by running it once or more.
-
-    The probe is a smooth ramp: uniform noise makes some published networks explode.
-    """
-    session = RestorationSession(model, card, provider="cpu")
-    ramp = np.linspace(0, 1, _PROBE_SIZE, dtype=np.float32)
-    image = np.repeat(np.add.outer(ramp, ramp)[..., None] / 2, card.channels, axis=-1).astype(np.float32)
-    problem = ""
-    for multiple in _PROBE_MULTIPLES:
-        attempt = card.model_copy(update={"size_multiple": multiple})
-        tensor = image_to_tensor(image, attempt)
-        try:
-            output = session.run(tensor)[0]
-        except UserError as error:
-            problem = str(error)
-            continue
-        scales = {output.shape[a] / tensor.shape[a] for a in card.spatial_axes} if output.ndim == 4 else set()
-        if len(scales) == 1 and (scale := scales.pop()) >= 1 and scale == int(scale):
-            return attempt.model_copy(update={"scale": int(scale)})
-        problem = f"input {list(tensor.shape)} gives output {list(output.shape)}"
-    raise UserError(
-        f"{where} does not behave like an image-to-image model for any size multiple up to "
-        f"{_PROBE_MULTIPLES[-1]}: {problem}"
-    )
-
-
-def _build(model: onnx.ModelProto, provider: Provider, threads: int) -> onnxruntime.InferenceSession:
-    import onnxruntime
-
-    # Failures reach the user as one line of ours, not as three of the log's.
-    onnxruntime.set_default_logger_severity(4)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
-    wanted = [_PROVIDERS["cuda"], _PROVIDERS["cpu"]] if provider != "cpu" else [_PROVIDERS["cpu"]]
-    # The GPU wheel lists CUDA on machines without a GPU and then falls back without a word, so
-    # availability says nothing; only the built session does (`get_providers`).
-    if provider == "auto" and not _has_gpu():
-        wanted = [_PROVIDERS["cpu"]]
-    try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=wanted)
-    except Exception as error:  # as above: no common public base
-        raise UserError(f"onnxruntime refuses the model: {first_line(error)}") from error
-
-
-def _has_gpu() -> bool:
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
-
-
-def _numpy_type(onnx_type: str) -> type:
-    return {"tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(int64)": np.int64}.get(
-        onnx_type, np.float32
-    )

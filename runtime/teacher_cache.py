@@ -91,6 +91,8 @@ def _ask(session: RestorationSession, tiles: Sequence[ImagePair], folder: Path, 
     for index, tile in enumerate(tiles):
         output, *taps = session.run(image_to_tensor(tile.degraded, session.card))
         answer = {"outputs": tensor_to_image(output, session.card, *tile.degraded.shape[:2]).transpose(2, 0, 1)}
+        if not np.isfinite(output).all():
+            raise UserError(f"{tile.name!r}: the model gives NaN or infinity on this tile; leave that image out")
         if taps:
             if taps[0].ndim != 4:
                 raise UserError(f"tap {session.taps[0]!r} has shape {list(taps[0].shape)}; recipes compare 4-D maps")

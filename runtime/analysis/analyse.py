@@ -14,7 +14,7 @@ from kdguard.export.files import write_text
 from kdguard.export.image_pairs import ImagePair, hash_pairs
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard
-from kdguard.export.onnx_files import serialise
+from kdguard.export.onnx_files import hash_model
 from kdguard.graph_passes.costs import count_costs
 from kdguard.graph_passes.layers import Layer, find_layers
 from kdguard.runtime.analysis.crops import centre_crops
@@ -68,7 +68,7 @@ def analyse(
 
 def _key(model: onnx.ModelProto, card: ModelCard, pairs: Sequence[ImagePair], sensitivity: bool) -> str:
     digest = hashlib.sha256(f"{VERSION} {sensitivity} {card.model_dump_json()}".encode())
-    digest.update(serialise(model))
+    digest.update(hash_model(model).encode())
     digest.update(hash_pairs(list(pairs)).encode())
     return digest.hexdigest()[:24]
 
@@ -82,9 +82,9 @@ def _measure(model: onnx.ModelProto, card: ModelCard, pairs: Sequence[ImagePair]
     tensors = [image_to_tensor(pair.degraded, card) for pair in crops]
     with progress_bar("spectra of feature maps", len(tensors)) as advance:
         spectra = measure_spectra(model, card, names, tensors, advance)
-    for name in [name for name, spectrum in spectra.items() if (why := _unfit(spectrum))]:
-        skipped[name] = _unfit(spectra[name]) or ""
-        del spectra[name]
+    unfit = {name: why for name, spectrum in spectra.items() if (why := _unfit(spectrum))}
+    skipped |= unfit
+    spectra = {name: spectrum for name, spectrum in spectra.items() if name not in unfit}
     alive = [name for name, spectrum in spectra.items() if not spectrum.dead]
     measured: dict[str, Sensitivity] = {}
     if sensitivity and alive:

@@ -50,6 +50,10 @@ def attack(
     tiles: Annotated[int, typer.Option(min=1, help="Square pieces cut from the data to train on.")] = 64,
     seed: options.Seed = 0,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps teacher queries between runs.")] = None,
+    value_range: options.ValueRange = None,
+    layout: options.Layout = None,
+    size_multiple: options.SizeMultiple = None,
+    extra_input: options.ExtraInput = None,
     json: options.Json = None,
     list_recipes: Annotated[
         bool, typer.Option("--list-recipes", callback=_list_recipes, is_eager=True, help="Show the recipes and stop.")
@@ -74,7 +78,10 @@ def attack(
         seed=seed,
         training=TrainingOptions(steps=steps),
     )
-    outcome = run_attack(hardened, teacher, data, test_data, attack_options, task=task, cache=cache)
+    overrides = options.card_overrides(value_range, layout, size_multiple, extra_input)
+    outcome = run_attack(
+        hardened, teacher, data, test_data, attack_options, task=task, cache=cache, overrides=overrides
+    )
     show(scoreboard_table(outcome.scoreboard))
     if json:
         write_json(json, outcome.scoreboard.model_dump())

@@ -40,6 +40,10 @@ def harden(
     data: options.OptionalData = None,
     budget_db: options.BudgetDb = 0.1,
     seed: options.Seed = 0,
+    value_range: options.ValueRange = None,
+    layout: options.Layout = None,
+    size_multiple: options.SizeMultiple = None,
+    extra_input: options.ExtraInput = None,
     json: options.Json = None,
 ) -> None:
     """Insert the perturbation and write the hardened model with its manifest."""
@@ -66,7 +70,10 @@ def harden(
         HardenOptions(split_names(layers), split_names(op_type), placement.value, attributes, budget_db, seed),
         task=task,
         data=data,
+        overrides=options.card_overrides(value_range, layout, size_multiple, extra_input),
     )
+    if manifest.converted_from_opset:
+        say(f"{model}: converted from opset {manifest.converted_from_opset}, which the op does not know; same answers")
     for entry in manifest.layers:
         change = entry.relative_distortion
         moved = "" if change is None else f", moved by {change:.2g} times its norm"

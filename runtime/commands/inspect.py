@@ -12,6 +12,11 @@ from kdguard.runtime.commands import options
 
 def inspect(
     model: Annotated[Path, typer.Argument(help="An ONNX model.")],
+    task: options.Task = None,
+    value_range: options.ValueRange = None,
+    layout: options.Layout = None,
+    size_multiple: options.SizeMultiple = None,
+    extra_input: options.ExtraInput = None,
     json: options.Json = None,
 ) -> None:
     """List the feature maps that can be hardened, and those that are."""
@@ -25,11 +30,14 @@ def inspect(
     from kdguard.export.onnx_files import load_onnx, model_files
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.graph_passes.layers import find_layers
+    from kdguard.runtime.session import resolve_card
     from kdguard.runtime.terminal import say, show
 
     check_outputs([json], model_files(model))
     loaded = load_onnx(model)
-    layers, hardened, card = find_layers(loaded), hardened_layers(loaded), read_card(loaded)
+    overrides = options.card_overrides(value_range, layout, size_multiple, extra_input)
+    card = resolve_card(loaded, task, str(model), overrides) if task or overrides else read_card(loaded)
+    layers, hardened = find_layers(loaded), hardened_layers(loaded)
     placements = {entry.layer: entry for entry in hardened}
     table = Table(title=escape(f"{model.name}: {len(layers)} feature maps, {len(hardened)} hardened"))
     for heading in ("layer", "operator", "channels", "type", "read by", "kdguard"):

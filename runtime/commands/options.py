@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from kdguard.export.model_card import CardOverrides
 
 TASK_NAMES = "super-resolution, low-light, underwater, dehazing, deraining or denoising"
 
@@ -26,6 +29,13 @@ class ProviderOption(StrEnum):
     cuda = "cuda"
 
 
+class LayoutOption(StrEnum):
+    """`--layout`."""
+
+    nchw = "NCHW"
+    nhwc = "NHWC"
+
+
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")]
 Task = Annotated[
     str | None,
@@ -42,6 +52,59 @@ OptionalData = Annotated[
 BudgetDb = Annotated[float, typer.Option("--budget-db", min=0, help="PSNR that the hardened model may lose, in dB.")]
 Provider = Annotated[ProviderOption, typer.Option("--provider", help="Where onnxruntime runs.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+
+ValueRange = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--value-range",
+        metavar="LOW HIGH",
+        help="What black and white are to the model; found on --data where the model carries no card, else 0 1.",
+    ),
+]
+Layout = Annotated[
+    LayoutOption | None, typer.Option("--layout", help="Order of the image's axes, where the model does not show it.")
+]
+SizeMultiple = Annotated[
+    int | None,
+    typer.Option("--size-multiple", min=1, help="Height and width must be multiples of it; found where not said."),
+]
+ExtraInput = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--extra-input",
+        metavar="NAME=VALUE",
+        help="Constant for a further input, e.g. a noise level; several values by commas; repeat for more inputs.",
+    ),
+]
+
+
+def card_overrides(
+    value_range: tuple[float, float] | None,
+    layout: LayoutOption | None,
+    size_multiple: int | None,
+    extra_input: list[str] | None,
+) -> CardOverrides:
+    """What the user says about a model, from the four options above.
+
+    Raises:
+        UserError: an extra input that is no NAME=VALUE, or is given twice.
+    """
+    from kdguard.export.errors import UserError
+    from kdguard.export.model_card import CardOverrides
+
+    extra: dict[str, tuple[float, ...]] = {}
+    for text in extra_input or ():
+        name, separator, values = text.partition("=")
+        try:
+            numbers = tuple(float(value) for value in values.split(","))
+        except ValueError:
+            numbers = ()
+        if not name or not separator or not numbers:
+            raise UserError(f"--extra-input {text!r}: give NAME=VALUE, or NAME=VALUE,VALUE,... with numbers")
+        if name in extra:
+            raise UserError(f"--extra-input {text!r}: {name!r} is given twice")
+        extra[name] = numbers
+    return CardOverrides(value_range, layout.value if layout else None, size_multiple, extra)
 
 
 def split_names(given: list[str] | None) -> tuple[str, ...]:

@@ -18,6 +18,10 @@ def verify(
     budget_db: options.BudgetDb = 0.1,
     provider: options.Provider = options.ProviderOption.auto,
     seed: options.Seed = 0,
+    value_range: options.ValueRange = None,
+    layout: options.Layout = None,
+    size_multiple: options.SizeMultiple = None,
+    extra_input: options.ExtraInput = None,
     json: options.Json = None,
 ) -> None:
     """Check that the hardened model still does the teacher's job. Exits with 1 where it does not."""
@@ -33,7 +37,8 @@ def verify(
 
     check_outputs([json], [*model_files(teacher), *model_files(hardened)])
     models = load_onnx(teacher), load_onnx(hardened)
-    card = resolve_common_card(*models, task, str(teacher))
+    overrides = options.card_overrides(value_range, layout, size_multiple, extra_input)
+    card = resolve_common_card(*models, task, str(teacher), overrides, data)
     pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, seed)
     clean, hard = (RestorationSession(model, card, provider=provider.value) for model in models)
     with progress_bar("comparing", len(pairs)) as advance:

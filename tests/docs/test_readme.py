@@ -63,7 +63,15 @@ def test_kdguard_commands_run_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["README.md", "docs/op.md", "docs/threat-model.md", "docs/pipeline.md", "CONTRIBUTING.md"]
+    "path",
+    [
+        "README.md",
+        "docs/op.md",
+        "docs/threat-model.md",
+        "docs/pipeline.md",
+        "docs/foreign-models.md",
+        "CONTRIBUTING.md",
+    ],
 )
 def test_local_links_and_named_files_exist(path: str) -> None:
     text = (ROOT / path).read_text()

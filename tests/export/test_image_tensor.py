@@ -29,3 +29,13 @@ def test_black_and_white_map_to_the_range() -> None:
     tensor = image_to_tensor(np.stack([np.zeros((4, 3)), np.ones((4, 3))]).astype(np.float32), card)
     assert tensor.min() == -1
     assert tensor.max() == 1
+
+
+def test_one_fixed_size_whatever_the_image() -> None:
+    card = ModelCard(task="deraining", input_name="x", output_name="y", fixed_size=(8, 12))
+    image = np.random.default_rng(0).random((9, 10, 3)).astype(np.float32)
+    tensor = image_to_tensor(image, card)
+    assert tensor.shape == (1, 3, 8, 12)
+    np.testing.assert_array_equal(tensor[0, :, :, :10], image[:8].transpose(2, 0, 1))
+    assert image_to_tensor(image[:1, :1], card).shape == (1, 3, 8, 12)
+    assert image_to_tensor(np.zeros((30, 40, 3), np.float32), card).shape == (1, 3, 8, 12)

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from kdguard.export.errors import UserError
-from kdguard.export.model_card import CARD_KEY, ModelCard, infer_card, read_card, write_card
+from kdguard.export.model_card import CARD_KEY, CardOverrides, ModelCard, infer_card, read_card, write_card
 from kdguard.export.onnx_files import load_onnx
 from tests.conftest import make_conv_net, make_model
 
@@ -51,12 +51,53 @@ def test_no_image_input() -> None:
         infer_card(make_model(relu, {}, shape=("n", 10)), "deraining")
 
 
-def test_fixed_sizes_say_so() -> None:
+@pytest.mark.parametrize(
+    ("shape", "fixed_size", "batch"),
+    [
+        ((1, 3, 64, 48), (64, 48), 1),
+        ((2, 3, "h", "w"), None, 2),
+        ((1, 3, "h", "w"), None, 1),
+        ((4, 3, 64, "w"), (64, 64), 4),
+        ((1, 40, 32, 3), (40, 32), 1),
+    ],
+)
+def test_fixed_sizes(shape: tuple[object, ...], fixed_size: tuple[int, int] | None, batch: int) -> None:
     relu = [helper.make_node("Relu", ["image"], ["restored"])]
-    for shape in ((1, 3, 64, 64), (2, 3, "h", "w")):
-        with pytest.raises(UserError, match="fixed shape"):
-            infer_card(make_model(relu, {}, shape=shape), "deraining")
-    assert infer_card(make_model(relu, {}, shape=(1, 3, "h", "w")), "deraining").channels == 3
+    card = infer_card(make_model(relu, {}, shape=shape), "deraining")
+    assert (card.fixed_size, card.batch) == (fixed_size, batch)
+
+
+def test_four_channels_are_refused() -> None:
+    relu = [helper.make_node("Relu", ["image"], ["restored"])]
+    with pytest.raises(UserError, match="4 channels"):
+        infer_card(make_model(relu, {}, shape=("n", 4, "h", "w")), "deraining")
+
+
+def test_the_user_knows_better(card: ModelCard) -> None:
+    relu = [helper.make_node("Relu", ["image"], ["restored"])]
+    anything = make_model(relu, {}, shape=("n", "a", "b", "c"))
+    said = CardOverrides((-1.0, 1.0), "NHWC", 8, {"image2": (1.0,)})
+    with pytest.raises(UserError, match="no such input; it has image"):
+        infer_card(anything, "deraining", overrides=said)
+    said = CardOverrides((-1.0, 1.0), "NHWC", 8)
+    found = infer_card(anything, "deraining", overrides=said)
+    assert (found.value_range, found.layout, found.size_multiple) == ((-1.0, 1.0), "NHWC", 8)
+    assert said.apply(card).layout == "NHWC"
+    assert CardOverrides().apply(card) == card
+    assert not CardOverrides()
+    with pytest.raises(UserError, match="--value-range: white must be above black"):
+        CardOverrides((1.0, 0.0)).apply(card)
+    with pytest.raises(UserError, match="--size-multiple"):
+        CardOverrides(size_multiple=0).apply(card)
+
+
+def test_inputs_that_get_a_value_are_not_the_image() -> None:
+    model = make_conv_net()
+    model.graph.input.append(helper.make_tensor_value_info("map", TensorProto.FLOAT, ["n", 1, "h", "w"]))
+    with pytest.raises(UserError, match="--extra-input NAME=VALUE"):
+        infer_card(model, "denoising")
+    card = infer_card(model, "denoising", overrides=CardOverrides(extra_inputs={"map": (0.1,)}))
+    assert (card.input_name, card.extra_inputs) == ("image", {"map": [0.1]})
 
 
 def test_further_inputs_need_default_values() -> None:
@@ -66,3 +107,13 @@ def test_further_inputs_need_default_values() -> None:
         infer_card(model, "denoising")
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, np.float32), "sigma"))
     assert infer_card(model, "denoising").input_name == "image"
+
+
+def test_the_first_output_that_may_be_an_image() -> None:
+    model = make_conv_net()
+    score = helper.make_tensor_value_info("score", TensorProto.FLOAT, [])
+    model.graph.node.append(helper.make_node("ReduceMean", ["tail"], ["score"], keepdims=0))
+    model.graph.output.insert(0, score)
+    assert infer_card(model, "denoising").output_name == "restored"
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    assert infer_card(model, "denoising").output_name == "score"

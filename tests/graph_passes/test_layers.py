@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 
 from kdguard.export.errors import UserError
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
-from kdguard.graph_passes.layers import count_consumers, find_layers, select_layers
+from kdguard.graph_passes.layers import count_consumers, find_layers, find_obstacles, infer_value_infos, select_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from tests.conftest import make_conv_net
 from tests.graph_passes.rich_model import make_rich_model
@@ -76,3 +76,30 @@ def test_single_channels_and_unread_tensors_are_left_out() -> None:
     model.graph.node.append(helper.make_node("Relu", ["d"], ["unread"]))
     model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "axis"))
     assert [layer.name for layer in find_layers(model)] == ["a", "b", "c", "d", "tail"]
+
+
+def test_what_cannot_be_hardened_says_why() -> None:
+    model = make_rich_model()
+    model.graph.node.append(helper.make_node("ReduceMean", ["d", "axis"], ["single"], "mean", keepdims=1))
+    model.graph.node.append(helper.make_node("Shape", ["single"], ["sizes"], "shape"))
+    model.graph.node.append(helper.make_node("Cast", ["sizes"], ["unread"], to=1))
+    model.graph.node.append(helper.make_node("Mystery", ["d"], ["unknown"], domain="users"))
+    model.graph.node.append(helper.make_node("Relu", ["unknown"], ["behind"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "axis"))
+    layers, obstacles = find_layers(model), find_obstacles(model, infer_value_infos(model))
+    for glob, why in {
+        "image": "input of the model",
+        "restored": "output of the model",
+        "add_out": "output of the model",
+        "unread": "nobody reads it",
+        "sizes": "holds int64",
+        "single": "single channel",
+        "unknown": "does not find its shape",
+        "inner": "inside the body of If node 'branch'",
+        "inner_add": "inside the body of Loop node 'loop'",
+    }.items():
+        with pytest.raises(UserError, match=f"cannot be hardened: .*{why}"):
+            select_layers(layers, [glob], obstacles=obstacles)
+    assert not {layer.name for layer in layers} & obstacles.keys()
+    with pytest.raises(UserError, match="matches none"):
+        select_layers(layers, ["zzz"], obstacles=obstacles)

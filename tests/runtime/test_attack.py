@@ -198,6 +198,17 @@ def test_tiles_fit_the_size_multiple_and_small_images_are_left_out() -> None:
         cut_tiles(pairs, 6, 96, card_of(size_multiple=128), seed=0)
 
 
+def test_a_fixed_size_decides_the_tiles() -> None:
+    image = photograph(90).astype(np.float32) / 255
+    pairs = [ImagePair("p", image, image)]
+    tiles = cut_tiles(pairs, 3, 96, card_of().model_copy(update={"fixed_size": (40, 40)}), seed=0)
+    assert {tile.degraded.shape for tile in tiles} == {(40, 40, 3)}
+    with pytest.raises(UserError, match="too small"):
+        cut_tiles(pairs, 3, 96, card_of().model_copy(update={"fixed_size": (128, 128)}), seed=0)
+    with pytest.raises(UserError, match="square tiles"):
+        cut_tiles(pairs, 3, 96, card_of().model_copy(update={"fixed_size": (40, 60)}), seed=0)
+
+
 def test_images_kept_for_the_score_are_not_trained_on(pairs_folder: Path, card: ModelCard) -> None:
     train, test = _load_images(pairs_folder, None, card, seed=0)
     assert [pair.name for pair in train] == ["p0.png", "p1.png", "p2.png"]

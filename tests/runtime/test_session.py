@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from kdguard.export.errors import MissingDependencyError, UserError
-from kdguard.export.model_card import ModelCard, write_card
+from kdguard.export.model_card import CardOverrides, ModelCard, write_card
 from kdguard.export.onnx_files import save_onnx
 from kdguard.runtime.session import RestorationSession, open_session, resolve_card, resolve_common_card
 from tests.conftest import conv_weights, make_conv_net, make_model, photograph
@@ -56,6 +56,14 @@ def test_foreign_model_needs_a_task(tmp_path: Path) -> None:
 def test_task_against_card(conv_net_file: Path) -> None:
     with pytest.raises(UserError, match="by its card"):
         open_session(conv_net_file, task="dehazing")
+
+
+def test_what_the_user_says_wins_over_the_card(card: ModelCard) -> None:
+    model = make_conv_net()
+    write_card(model, card)
+    assert resolve_card(model, None, overrides=CardOverrides(size_multiple=4)).size_multiple == 4
+    with pytest.raises(UserError, match="--extra-input sigma: the model has no such input; it has image"):
+        resolve_card(model, None, overrides=CardOverrides(extra_inputs={"sigma": (1.0,)}))
 
 
 def test_teacher_and_hardened_share_a_card(card: ModelCard) -> None:
