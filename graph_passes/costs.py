@@ -10,9 +10,12 @@ import onnx
 
 from kdguard.graph_passes.layers import infer_value_infos, static_shape
 
-PAIR_COST_PER_VALUE = 310.0
-"""Multiply-adds of convolution in whose time onnxruntime's CPU provider does one paired node, per value of
-the map: it is bound by memory. From benchmarks/op_cost.py."""
+PER_VALUE, PER_NODE = 27.0, 1e6
+"""In multiply-adds of convolution on onnxruntime's CPU provider: reading or writing one value of a tensor,
+and calling one node."""
+PAIRED_PER_VALUE, IN_PATH_PER_VALUE, PER_OP = 310.0, 170.0, 2e7
+"""The same for one paired and one in-path node, per value of the map, and for finding the singular vectors.
+See benchmarks/latency.py for what the sum of them is worth."""
 
 
 @dataclass(frozen=True)
@@ -20,21 +23,20 @@ class GraphCosts:
     """Multiply-adds of a graph at one input size.
 
     Attributes:
-        total: of all convolutions and matrix products.
-        depth: per tensor of the main graph, the share of them that lies before it, 0 to 1.
+        multiply_adds: of all convolutions and matrix products.
+        total: these, and what every node and every value costs, in multiply-adds.
+        depth: per tensor of the main graph, the share of the total that lies before it, 0 to 1.
         shapes: per tensor whose size is known.
     """
 
-    total: int
+    multiply_adds: int
+    total: float
     depth: Mapping[str, float]
     shapes: Mapping[str, tuple[int, ...]]
 
 
 def count_costs(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]]) -> GraphCosts:
-    """Count multiply-adds along the main graph.
-
-    Where shape inference finds no sizes, nodes without products count one each, so that depth still
-    grows along the graph.
+    """Count along the main graph; what shape inference finds no size for counts as a node and no more.
 
     Args:
         input_shapes: concrete shapes of the inputs that have free dimensions.
@@ -53,15 +55,14 @@ def count_costs(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]
     shapes = {name: shape for name, value in values.items() if (shape := static_shape(value)) is not None}
     shapes |= {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     shapes |= {name: tuple(shape) for name, shape in input_shapes.items()}
-    spent = [_multiply_adds(node, shapes) for node in model.graph.node]
-    total = sum(spent)
-    # With no product known at all, depth is the place in the graph.
-    weights = [float(cost) for cost in spent] if total else [1.0] * len(spent)
-    whole, before, depth = sum(weights), 0.0, {}
-    for node, weight in zip(model.graph.node, weights, strict=True):
-        before += weight
-        depth.update({name: before / whole for name in node.output if name})
-    return GraphCosts(total, depth, shapes)
+    products = [_multiply_adds(node, shapes) for node in model.graph.node]
+    total, depth = 0.0, {}
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for node, spent in zip(model.graph.node, products, strict=True):
+        touched = sum(prod(shapes.get(name, ())) for name in (*node.input, *node.output) if name not in weights)
+        total += spent + PER_VALUE * touched + PER_NODE
+        depth.update({name: total for name in node.output if name})
+    return GraphCosts(sum(products), total, {name: before / total for name, before in depth.items()}, shapes)
 
 
 def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -142,17 +142,31 @@ class RestorationSession:
             ) from error
         return [np.asarray(output, dtype=np.float32) for output in outputs]
 
-    def restore(self, degraded: Image) -> Image:
+    def restore(self, degraded: Image, further: Mapping[str, NDArray[Any]] | None = None) -> Image:
         """Restore one image [H, W, C] in [0, 1]; the result is not clipped.
 
         Images whose size is no multiple of the card's are padded by reflection and cropped back; a
         model of one fixed size restores others tile by tile.
+
+        Args:
+            further: as for `run`.
         """
         size = self.card.fixed_size
         if size and degraded.shape[:2] != size:
-            return restore_tiled(self, degraded, size, default_overlap(size))
-        output = self.run(image_to_tensor(degraded, self.card))[0]
+            return restore_tiled(_Fed(self, further or {}), degraded, size, default_overlap(size))
+        output = self.run(image_to_tensor(degraded, self.card), further)[0]
         return tensor_to_image(output, self.card, *degraded.shape[:2])
+
+
+class _Fed:
+    """A session with further inputs held fixed, for whoever asks image by image."""
+
+    def __init__(self, session: RestorationSession, further: Mapping[str, NDArray[Any]]) -> None:
+        self.card = session.card
+        self._session, self._further = session, further
+
+    def restore(self, degraded: Image) -> Image:
+        return self._session.restore(degraded, self._further)
 
 
 def _first_share(output: Tensor, batch: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 import onnx
@@ -15,7 +16,7 @@ from kdguard.export.image_pairs import ImagePair, hash_pairs
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard
 from kdguard.export.onnx_files import hash_model
-from kdguard.graph_passes.costs import count_costs
+from kdguard.graph_passes.costs import GraphCosts, count_costs
 from kdguard.graph_passes.layers import Layer, find_layers
 from kdguard.runtime.analysis.crops import centre_crops
 from kdguard.runtime.analysis.layer_analysis import SHARES, Analysis, LayerAnalysis
@@ -29,7 +30,7 @@ MAX_CHANNELS = 1024
 MIN_POSITIONS = 16
 NO_INFLUENCE_DB = 140.0
 """Output against output above this differs by rounding only."""
-VERSION = 1
+VERSION = 2
 """Counts up when what is measured changes, so that old caches are not read."""
 
 
@@ -91,16 +92,18 @@ def _measure(model: onnx.ModelProto, card: ModelCard, pairs: Sequence[ImagePair]
         small = centre_crops(pairs, card, SENSITIVITY_IMAGES, SENSITIVITY_SIDE)
         with progress_bar("sensitivity of the output", len(alive)) as advance:
             measured = measure_sensitivity(model, card, alive, small, advance)
-    costs = count_costs(model, {card.input_name: tensors[0].shape})
+    whole = image_to_tensor(pairs[0].degraded, card).shape
+    costs = count_costs(model, {card.input_name: whole})
     layers = [
-        _describe(layer, spectra[layer.name], measured.get(layer.name), costs.depth.get(layer.name, 0.0))
+        _describe(layer, spectra[layer.name], measured.get(layer.name), costs)
         for layer in candidates
         if layer.name in spectra
     ]
     return Analysis(
         input_shape=list(tensors[0].shape),
         images=len(tensors),
-        multiply_adds=costs.total,
+        whole_shape=list(whole),
+        cost=costs.total,
         layers=layers,
         skipped=skipped,
     )
@@ -132,13 +135,15 @@ def _unfit(spectrum: Spectrum) -> str | None:
     return None
 
 
-def _describe(layer: Layer, spectrum: Spectrum, measured: Sensitivity | None, depth: float) -> LayerAnalysis:
+def _describe(layer: Layer, spectrum: Spectrum, measured: Sensitivity | None, costs: GraphCosts) -> LayerAnalysis:
     return LayerAnalysis(
         name=layer.name,
         op_type=layer.op_type,
         readers=list(layer.readers),
         shape=list(spectrum.shape),
-        depth=depth,
+        depth=costs.depth.get(layer.name, 0.0),
+        dtype=layer.dtype,
+        values=prod(costs.shapes.get(layer.name, spectrum.shape)),
         energy=spectrum.energy,
         variation=spectrum.variation,
         energy_share=dict(zip(SHARES, _mean(spectrum.shares), strict=True)),

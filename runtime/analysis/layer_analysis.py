@@ -15,7 +15,9 @@ class LayerAnalysis(BaseModel):
     op_type: str
     readers: list[str] = Field(description="operators that read it")
     shape: list[int] = Field(description="[N, C, H, W] at the size of the analysis")
-    depth: float = Field(description="share of the model's multiply-adds that lie before it")
+    depth: float = Field(description="share of the model's cost that lies before it")
+    dtype: str
+    values: int = Field(description="of the map at the size of a whole calibration image")
     energy: float = Field(description="mean square")
     variation: float = Field(description="mean square after the channel means are taken out")
     energy_share: dict[int, float] = Field(description="share of the energy in the top k singular values, by k")
@@ -35,9 +37,10 @@ class LayerAnalysis(BaseModel):
 class Analysis(BaseModel):
     """A model's feature maps in graph order."""
 
-    input_shape: list[int]
+    input_shape: list[int] = Field(description="of the crops that were analysed")
     images: int
-    multiply_adds: int = Field(description="of one run at that input shape")
+    whole_shape: list[int] = Field(description="of a whole calibration image, for which costs are counted")
+    cost: float = Field(description="of one run on it, in multiply-adds of convolution")
     layers: list[LayerAnalysis]
     skipped: dict[str, str] = Field(description="feature maps that were not analysed, and why")
 

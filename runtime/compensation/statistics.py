@@ -65,18 +65,6 @@ class RefitStatistics:
         self._rng = np.random.default_rng(seed)
         self.patches = 0
 
-    def _unfold(self, F: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Patches [C kh kw, positions]."""
-        import torch
-
-        top, left, bottom, right = self._reader.pads
-        padded = torch.nn.functional.pad(torch.from_numpy(np.ascontiguousarray(F))[None], (left, right, top, bottom))
-        kernel = self._reader.weight.shape[2:]
-        columns = torch.nn.functional.unfold(
-            padded, kernel, dilation=self._reader.dilations, stride=self._reader.strides
-        )
-        return columns[0].numpy()
-
     def add(self, F: NDArray[np.float32], top: NDArray[np.float32], limit: int | None = None) -> None:
         """Take in one image.
 
@@ -85,18 +73,21 @@ class RefitStatistics:
             top: its `top_part`.
             limit: at most this many patches, drawn at random; all by default.
         """
-        clean, extra = self._unfold(F), self._unfold(top)
-        count = clean.shape[1]
+        clean, extra = (_patches(values, self._reader) for values in (F, top))
+        count = clean.shape[1] * clean.shape[2]
         chosen = np.arange(count)
         if limit is not None and limit < count:
             chosen = np.sort(self._rng.choice(count, limit, replace=False))
-        width = len(clean) + 1
+        width = int(np.prod(clean.shape[0:1] + clean.shape[3:])) + 1
         if self._sum is None:
             self._sum = np.zeros((2 * width, 2 * width))
         for start in range(0, len(chosen), CHUNK):
-            part = chosen[start : start + CHUNK]
-            block = np.zeros((2 * width, len(part)), np.float32)
-            block[: width - 1], block[width - 1], block[width:-1] = clean[:, part], 1, extra[:, part]
+            rows, columns = np.divmod(chosen[start : start + CHUNK], clean.shape[2])
+            block = np.zeros((2 * width, len(rows)), np.float32)
+            for offset, patches in ((0, clean), (width, extra)):
+                picked = patches[:, rows, columns]  # [C, count, kh, kw]
+                block[offset : offset + width - 1] = picked.transpose(0, 2, 3, 1).reshape(width - 1, -1)
+            block[width - 1] = 1
             self._sum += block @ block.T
         self.patches += len(chosen)
 
@@ -134,7 +125,21 @@ class RefitStatistics:
         assert self._sum is not None
         width = len(self._sum) // 2
         per_group = reader.weight[0].size
+        S00, S01, S11 = (
+            self._sum[a * width : (a + 1) * width, b * width : (b + 1) * width] for a, b in ((0, 0), (0, 1), (1, 1))
+        )
+        mixed = (S00 + second * S01 + first * S01.T + first * second * S11) / self.patches
+        if reader.group == 1:
+            return mixed
         rows = np.array([*range(group * per_group, (group + 1) * per_group), width - 1])
-        S = self._sum / self.patches
-        S00, S01, S11 = (S[np.ix_(rows + a * width, rows + b * width)] for a, b in ((0, 0), (0, 1), (1, 1)))
-        return S00 + second * S01 + first * S01.T + first * second * S11
+        return mixed[np.ix_(rows, rows)]
+
+
+def _patches(values: NDArray[np.float32], reader: ConvReader) -> NDArray[np.float32]:
+    """What the convolution sees of [C, H, W], as a view [C, rows, columns, kh, kw] of the padded map."""
+    top, left, bottom, right = reader.pads
+    padded = np.pad(values, ((0, 0), (top, bottom), (left, right)))
+    extents = [(k - 1) * d + 1 for k, d in zip(reader.weight.shape[2:], reader.dilations, strict=True)]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, extents, axis=(1, 2))
+    (down, across), (dy, dx) = reader.strides, reader.dilations
+    return windows[:, ::down, ::across, ::dy, ::dx]

@@ -1,0 +1,1 @@
+"""Choosing layers and gains from calibration images, so that nobody has to name a tensor."""

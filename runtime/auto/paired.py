@@ -1,0 +1,124 @@
+"""Choosing the paired layers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdguard.graph_passes.costs import PAIRED_PER_VALUE, PER_OP
+from kdguard.graph_passes.op import SvdPerturbAttributes
+from kdguard.graph_passes.op.attributes import TAIL_GROUPS, Modulation
+from kdguard.runtime.analysis import Analysis, LayerAnalysis
+
+RULES = """\
+1. Eligible is a map that is alive, influences the output, has at least 8 channels, and that a gain of at most
+   100 moves by its own norm or more.
+2. Three depths come first: a third, a half and two thirds of the model's cost. For each, the map within an
+   eighth of it that is cheapest to perturb, the nearer one where two cost the same. Between a convolution
+   and its activation costs half as much again: runtimes fuse the two.
+3. Then, while the estimated slowdown stays within the limit, further maps of the middle third, cheapest first.
+4. Rank 2, centred, sign driven by the tail: what a static or a small learned undo recovers least.
+5. The gain moves the map by twice its own norm on calibration images, 10 at least.
+6. Singular vectors come from every fifth row; the change is handed to the restorer, so this costs no exactness."""
+
+DEPTHS = (1 / 3, 1 / 2, 2 / 3)
+REACH = 1 / 8
+MIN_CHANNELS = 8
+RANK, ROW_STRIDE = 2, 5
+MIN_GAIN, MAX_GAIN = 10.0, 100.0
+TARGET_DISTORTION = 2.0
+MIN_DISTORTION = 1.0
+MAX_KEY = 1024
+ACTIVATIONS = ("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid")
+FLIPPED = 3 / 8
+"""Share of positions whose sign a symmetric tail flips; see docs/op.md."""
+
+
+@dataclass(frozen=True)
+class PairedLayer:
+    """A layer chosen for a paired node, and why."""
+
+    layer: str
+    gain: float
+    reason: str
+
+
+def pair_cost(layer: LayerAnalysis) -> float:
+    """Of one paired node, in multiply-adds of convolution."""
+    fused = layer.op_type == "Conv" and len(layer.readers) == 1 and layer.readers[0] in ACTIVATIONS
+    return (1.5 if fused else 1.0) * PAIRED_PER_VALUE * layer.values + PER_OP
+
+
+def expected_distortion(layer: LayerAnalysis, gain: float) -> float:
+    """|perturbed - clean| / |clean| under a tail-driven sign at this gain."""
+    squared = (1 - FLIPPED) * (gain - 1) ** 2 + FLIPPED * (gain + 1) ** 2
+    return float(np.sqrt(squared * layer.centred_share[RANK] * layer.variation / max(layer.energy, 1e-300)))
+
+
+def gain_for(layer: LayerAnalysis) -> float | None:
+    """The smallest gain from `MIN_GAIN` up that reaches the target, or None where `MAX_GAIN` moves too little."""
+    for gain in np.geomspace(MIN_GAIN, MAX_GAIN, 11):
+        if expected_distortion(layer, float(gain)) >= TARGET_DISTORTION:
+            return round(float(gain), 2)
+    return MAX_GAIN if expected_distortion(layer, MAX_GAIN) >= MIN_DISTORTION else None
+
+
+def eligible(layer: LayerAnalysis) -> bool:
+    """Rule 1."""
+    return not layer.dead and layer.influences and layer.shape[1] >= MIN_CHANNELS and gain_for(layer) is not None
+
+
+def choose_paired(analysis: Analysis, spare: float, max_slowdown: float) -> list[PairedLayer]:
+    """The layers to pair, in graph order; `RULES` says how.
+
+    Args:
+        spare: cost of other nodes that count against the limit, in multiply-adds.
+        max_slowdown: hardened over clean time that may be reached by rule 3; rule 2 comes first.
+    """
+    fit = [layer for layer in analysis.layers if eligible(layer)]
+    chosen: dict[str, str] = {}
+    for depth in DEPTHS:
+        near = [layer for layer in fit if abs(layer.depth - depth) <= REACH and layer.name not in chosen]
+        if not near:
+            near = sorted(fit, key=lambda layer: abs(layer.depth - depth))[:1]
+        for layer in sorted(near, key=lambda layer: (pair_cost(layer), abs(layer.depth - depth)))[:1]:
+            chosen.setdefault(layer.name, f"cheapest map near depth {depth:.2f} (it lies at {layer.depth:.2f})")
+    by_name = analysis.by_name()
+    spent = spare + sum(pair_cost(by_name[name]) for name in chosen)
+    middle = [layer for layer in fit if DEPTHS[0] <= layer.depth <= DEPTHS[-1] and layer.name not in chosen]
+    for layer in sorted(middle, key=pair_cost):
+        if 1 + (spent + pair_cost(layer)) / analysis.cost > max_slowdown:
+            break
+        spent += pair_cost(layer)
+        chosen[layer.name] = f"covers another tap of the middle third, at depth {layer.depth:.2f}"
+    return [
+        PairedLayer(layer.name, gain_for(layer) or MIN_GAIN, chosen[layer.name])
+        for layer in analysis.layers
+        if layer.name in chosen
+    ]
+
+
+def paired_attributes(layer: LayerAnalysis, gain: float, seed: int) -> SvdPerturbAttributes:
+    """Rules 4 and 6, with a key of the layer's own."""
+    digest = hashlib.sha256(f"{seed} {layer.name}".encode()).digest()
+    rng = np.random.default_rng(list(digest))
+    count = min(TAIL_GROUPS * RANK * layer.shape[1], MAX_KEY)
+    key = rng.standard_normal(count).astype(np.float32)
+    return SvdPerturbAttributes(
+        rank=RANK,
+        gain=gain,
+        centred=True,
+        adaptive=1.0,
+        modulation=Modulation.TAIL_SIGN,
+        pattern=tuple(key.tolist()),
+        stride=ROW_STRIDE,
+    )
+
+
+def covered(analysis: Analysis, layers: Sequence[str]) -> tuple[int, int]:
+    """How many of the taps in the middle third are perturbed, and how many there are."""
+    taps = [layer.name for layer in analysis.layers if DEPTHS[0] <= layer.depth <= DEPTHS[-1] and eligible(layer)]
+    return len(set(taps) & set(layers)), len(taps)

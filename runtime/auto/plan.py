@@ -1,0 +1,200 @@
+"""What to do to a model: layers, gains and refitted weights, worked out from calibration images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+
+from kdguard.export.errors import GateFailedError, UserError
+from kdguard.export.image_pairs import ImagePair
+from kdguard.export.model_card import ModelCard
+from kdguard.graph_passes.costs import IN_PATH_PER_VALUE, PER_OP
+from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
+from kdguard.graph_passes.refit_consumers import RefitConsumers
+from kdguard.runtime.analysis import Analysis
+from kdguard.runtime.auto import paired
+from kdguard.runtime.auto.split import Split
+from kdguard.runtime.compensation import search
+from kdguard.runtime.compensation.search import Compensation
+from kdguard.runtime.compensation.statistics import Refit
+from kdguard.runtime.fidelity import FidelityReport, measure_fidelity
+from kdguard.runtime.session import RestorationSession
+from kdguard.runtime.terminal import progress_bar, say
+
+COMPENSATED_RULES = """\
+7. Compensated can be a map that only 2-D convolutions with constant weights read. The last three before the output
+   and the two for which stripping costs most per unit of what the refit leaves over are tried, rank 2 and 8, gain
+   above and below 1.
+8. Of the gains that keep 17.5 dB between hardened and clean over the teacher's own PSNR (12 on the worst image), six
+   tenths of the budget and 0.0006 of SSIM on images that the weights were not fitted on, the one that costs a
+   stripper most is taken; all nodes together then have to keep the gates on further images."""
+CHECK_MARGIN_DB, CHECK_SSIM = 0.5, 0.0008
+"""Kept from the gates on the images of the last check, for images that are different."""
+CHECK_SHARE = 0.75
+MAX_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the passes shall do.
+
+    Attributes:
+        refits: new weights per output name of a convolution.
+        reasons: why each layer was chosen.
+        rules: the rules that were applied.
+        coverage: perturbed taps of the middle third, and how many there are.
+        notes: what the user should know.
+    """
+
+    sites: list[Site]
+    refits: Mapping[str, Refit] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    rules: str = ""
+    coverage: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
+
+    def apply(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """Refit first, so that the readers are still found by their clean input; then insert."""
+        weights = {output: (refit.weight, refit.bias) for output, refit in self.refits.items()}
+        return InsertSvdPerturb(sites=self.sites)(RefitConsumers(weights)(model).model).model
+
+
+def choose_pairs(analysis: Analysis, seed: int, gain: float | None, spare: float, max_slowdown: float) -> Plan:
+    """The paired part of a plan.
+
+    Args:
+        gain: for all layers; None for each layer's own.
+    """
+    by_name = analysis.by_name()
+    chosen = paired.choose_paired(analysis, spare, max_slowdown)
+    sites = [
+        Site(entry.layer, paired.paired_attributes(by_name[entry.layer], gain or entry.gain, seed)) for entry in chosen
+    ]
+    return Plan(
+        sites,
+        reasons={entry.layer: entry.reason for entry in chosen},
+        rules=paired.RULES,
+        coverage=paired.covered(analysis, [entry.layer for entry in chosen]),
+    )
+
+
+def choose_compensated(
+    model: onnx.ModelProto, card: ModelCard, analysis: Analysis, images: Split, layers: Sequence[str], budget_db: float
+) -> list[Compensation]:
+    """Candidates for the compensated node, best first, among `layers`."""
+    usable = [layer.name for layer in analysis.layers if layer.name in layers and not layer.dead and layer.influences]
+    return search.search(model, card, usable, images.fit, images.trial, budget_db)
+
+
+def in_path_cost(analysis: Analysis, layer: str) -> float:
+    """Of one in-path node, in multiply-adds of convolution."""
+    return IN_PATH_PER_VALUE * analysis.by_name()[layer].values + PER_OP
+
+
+def with_compensation(plan: Plan, compensation: Compensation) -> Plan:
+    """A plan with the compensated node added; a layer cannot be paired as well."""
+    site = Site(compensation.layer, compensation.attributes, "in-path")
+    outcome = compensation.outcome
+    reason = f"compensated: stripping it cost {outcome.strip_db:.1f} dB on trial images"
+    sites = [entry for entry in plan.sites if entry.layer != compensation.layer]
+    return Plan(
+        [*sites, site],
+        compensation.refits,
+        {**plan.reasons, compensation.layer: reason},
+        f"{plan.rules}\n{COMPENSATED_RULES}".strip(),
+        plan.coverage,
+        plan.notes,
+    )
+
+
+def strict_enough(report: FidelityReport) -> bool:
+    """Whether the gates hold with something to spare."""
+    return (
+        report.within_budget
+        and report.delta_psnr_db <= CHECK_SHARE * report.budget_db
+        and report.delta_ssim <= CHECK_SSIM
+        and report.psnr_between_db >= report.psnr_between_floor_db + CHECK_MARGIN_DB
+    )
+
+
+def first_that_holds(
+    model: onnx.ModelProto,
+    card: ModelCard,
+    base: Plan,
+    candidates: Sequence[Compensation],
+    check: Sequence[ImagePair],
+    budget_db: float,
+) -> Plan | None:
+    """The base plan with the best candidate that keeps the gates, all nodes together; None if none does."""
+    clean = RestorationSession(model, card)
+    # Several gains of one layer follow each other; a failed one is not followed by its neighbour.
+    for candidate in candidates[:MAX_ATTEMPTS]:
+        plan = with_compensation(base, candidate)
+        hardened = RestorationSession(plan.apply(model), card)
+        with progress_bar(f"checking {candidate.layer} at gain {candidate.attributes.gain:.2f}", len(check)) as advance:
+            report, _ = measure_fidelity(clean, hardened, list(check), card.task, budget_db, advance)
+        if strict_enough(report):
+            return plan
+        say(f"{candidate.layer} at gain {candidate.attributes.gain:.2f}: {'; '.join(report.failures()) or 'too close'}")
+    return None
+
+
+def plan_auto(
+    model: onnx.ModelProto,
+    card: ModelCard,
+    analysis: Analysis,
+    images: Split,
+    *,
+    placement: str,
+    gain: float | None,
+    budget_db: float,
+    max_slowdown: float,
+    seed: int,
+    layers: Sequence[str] | None = None,
+) -> Plan:
+    """Layers, gains and weights for `--placement auto`, `paired` or `compensated`.
+
+    Args:
+        layers: candidates for the compensated node; all by default.
+
+    Raises:
+        UserError: no layer is eligible.
+        GateFailedError: a compensated node alone was asked for and none stays inside the budget.
+    """
+    names = list(layers) if layers is not None else [layer.name for layer in analysis.layers]
+    candidates = []
+    if placement in ("auto", "compensated"):
+        candidates = choose_compensated(model, card, analysis, images, names, budget_db)
+    if placement == "compensated":
+        found = first_that_holds(model, card, Plan([]), candidates, images.check, budget_db)
+        if found is None:
+            raise GateFailedError(_nothing_compensated(candidates))
+        return found
+    spare = in_path_cost(analysis, candidates[0].layer) if candidates else 0.0
+    base = choose_pairs(analysis, seed, gain, spare, max_slowdown)
+    found = first_that_holds(model, card, base, candidates, images.check, budget_db) if candidates else None
+    if found is not None:
+        return found
+    if not base.sites:
+        raise UserError(
+            "the model has no eligible layer: every feature map is dead, without influence, has fewer than "
+            f"{paired.MIN_CHANNELS} channels or cannot be moved; see `kdguard inspect MODEL --data DIR`"
+        )
+    return base
+
+
+def _nothing_compensated(candidates: Sequence[Compensation]) -> str:
+    if not candidates:
+        return (
+            "no layer can be compensated within the budget: none is read by plain convolutions only, or every gain "
+            "that costs a stripper anything breaks a gate; nothing was written. Raise --budget-db, or use "
+            "--placement paired"
+        )
+    best = candidates[0]
+    return (
+        f"no compensated layer stays within the budget on the images of the last check; the best found was "
+        f"{best.layer} at gain {best.attributes.gain:.2f} (loss {best.outcome.loss_db:.3f} dB on trial images). "
+        "Nothing was written; raise --budget-db, give more images, or use --placement paired"
+    )
