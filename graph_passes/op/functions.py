@@ -12,9 +12,10 @@ from __future__ import annotations
 import onnx
 import onnx.parser
 
-from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB, PROJECTOR, RESTORE, TAIL_GROUPS, VERSION
+from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB, PROJECTOR, RESTORE, VERSION
 from kdguard.graph_passes.op.projector import top_k_projector
 from kdguard.graph_passes.op.snippets import TINY, finite_or_zero, reduce
+from kdguard.graph_passes.op.thin_products import thin_products
 
 MIN_OPSET = 15
 """CastLike, which lets one body serve fp32, fp16 and bf16, appeared in opset 15."""
@@ -128,97 +129,6 @@ def _subspace(opset: int) -> str:
     """
 
 
-def _components() -> str:
-    """Lines for V [N, k, P] and the factor on it less one, `beyond`."""
-    groups = ", ".join(f"T{group}" for group in range(1, TAIL_GROUPS + 1))
-    return f"""
-        V, beyond = If (by_tail) <
-            then_branch = tail () => (float[?, ?, ?] V_tail, float[?, ?, ?] signed)
-            {{
-                parts_count = Constant <value_ints = [{TAIL_GROUPS + 1}]> ()
-                tail_groups = Constant <value_int = {TAIL_GROUPS}> ()
-                tail_count = Mul (rank, tail_groups)
-                weight_count = Mul (tail_count, channels)
-                weight_index = Range (zero_index, weight_count, one_index)
-                period = Size (pattern)
-                wrapped = Mod (weight_index, period)
-                weights = Gather (pattern, wrapped)
-                count_1 = Unsqueeze (tail_count, front)
-                weights_shape = Concat <axis = 0> (axis_1, count_1, last)
-                W = Reshape (weights, weights_shape)
-                WU = MatMul (W, U)
-                W_top = MatMul (WU, U_t)
-                W_tail = Sub (W, W_top)
-                rows_all = Concat <axis = 1> (U_t, W_tail)
-                all_raw = MatMul (rows_all, flat)
-                all_offset = MatMul (rows_all, mean)
-                all_projected = Sub (all_raw, all_offset)
-                rank_1 = Unsqueeze (rank, front)
-                parts = Expand (rank_1, parts_count)
-                V_tail, {groups} = Split <axis = 1> (all_projected, parts)
-                product = Mul (T1, T2)
-                either = Max (T3, T4)
-                both = Min (product, either)
-                flip = Greater (both, zero)
-                full = Add (excess, one)
-                minus_full = Neg (full)
-                flipped = Sub (minus_full, one)
-                signed = Where (flip, flipped, excess)
-            }},
-            else_branch = top_only () => (float[?, ?, ?] V_top, float[?, ?, ?] even)
-            {{
-                V_raw = MatMul (U_t, flat)
-                V_offset = MatMul (U_t, mean)
-                V_top = Sub (V_raw, V_offset)
-                even = If (by_pattern) <
-                    then_branch = keyed () => (float[?, ?, ?] powered)
-                    {{
-                        flat_sizes = Shape (flat)
-                        length = Gather (flat_sizes, two_index)
-                        place = Range (zero_index, length, one_index)
-                        pattern_length = Size (pattern)
-                        place_in_pattern = Mod (place, pattern_length)
-                        exponents = Gather (pattern, place_in_pattern)
-                        whole = Add (excess, one)
-                        raised = Pow (whole, exponents)
-                        powered = Sub (raised, one)
-                    }},
-                    else_branch = level () => (float[?, ?, ?] everywhere)
-                    {{
-                        everywhere = Identity (excess)
-                    }}>
-            }}>
-    """
-
-
-def _thin_products(opset: int) -> str:
-    """Lines for `moved_thin` and its difference from the map, by two products of inner dimension k."""
-    return f"""
-        {_components()}
-        Z_full = Mul (V, beyond)
-        Z_strong = Mul (Z_full, applied)
-        Z_raw = If (capped) <
-            then_branch = cap () => (float[?, ?, ?] Z_capped)
-            {{
-                local = Sub (flat, mean)
-                local_norm = {reduce("ReduceL2", "local", 1, opset)}
-                allowed = Mul (coherence, local_norm)
-                size = {reduce("ReduceL2", "Z_strong", 1, opset)}
-                safe_size = Max (size, tiny)
-                room = Div (allowed, safe_size)
-                kept = Min (room, one)
-                Z_capped = Mul (Z_strong, kept)
-            }},
-            else_branch = free () => (float[?, ?, ?] Z_free)
-            {{
-                Z_free = Identity (Z_strong)
-            }}>
-        {finite_or_zero("Z_raw", "Z")}
-        change_thin = MatMul (U, Z)
-        moved_thin = Add (flat, change_thin)
-    """
-
-
 def _svd_perturb(opset: int, exact_change: bool) -> str:
     # Where the output is rounded to 16 bits, the change that really happened is the difference of what
     # was read and written, which fp32 holds exactly; an output that overflowed keeps the intended one.
@@ -243,7 +153,7 @@ def _svd_perturb(opset: int, exact_change: bool) -> str:
         moved, change_flat = If (thin) <
             then_branch = by_thin_products () => (float[?, ?, ?] moved_thin, float[?, ?, ?] change_thin)
             {{
-                {_thin_products(opset)}
+                {thin_products(opset)}
             }},
             else_branch = plain () => (float[?, ?, ?] moved_plain, float[?, ?, ?] change_plain)
             {{
