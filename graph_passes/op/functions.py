@@ -1,7 +1,9 @@
 """The op as ONNX function bodies, written in ONNX's own text syntax.
 
 Everything is fp32 inside. Non-finite Gram entries switch the perturbation off (U = 0) instead of
-spreading, so the op never makes a NaN of an input that had none.
+spreading, so the op never makes a NaN of an input that had none. The dense product mixes all channels
+of a position, so it is left to maps without NaN or infinity: the Gram matrix tells, except for rows
+that it did not see.
 
 Conditions on attributes are written as `If` on constants: runtimes fold them when they load the
 model, so that what is switched off costs nothing.
@@ -61,6 +63,7 @@ def _constants() -> str:
         centred_switch = Constant <value_int: int = @centred> ()
         stride_index = Constant <value_int: int = @stride> ()
         stride = Unsqueeze (stride_index, front)
+        strided = Greater (stride_index, one_index)
         centre = Cast <to = 9> (centred_switch)
         by_spectrum = Greater (adaptive, zero)
         by_tail = Equal (modulation, two_index)
@@ -75,8 +78,16 @@ def _constants() -> str:
 def _subspace(opset: int) -> str:
     """Mean, Gram matrix and singular vectors, from every stride-th row; and the excess gain."""
     return f"""
-        rows = Slice (wide, front, endless, axis_2, stride)
-        sampled = Reshape (rows, flat_shape)
+        sampled = If (strided) <
+            then_branch = some_rows () => (float[?, ?, ?] flat_rows)
+            {{
+                rows = Slice (wide, front, endless, axis_2, stride)
+                flat_rows = Reshape (rows, flat_shape)
+            }},
+            else_branch = every_row () => (float[?, ?, ?] whole_map)
+            {{
+                whole_map = Identity (flat)
+            }}>
         sampled_sizes = Shape (sampled)
         positions_int = Gather (sampled_sizes, two_index)
         positions = Cast <to = 1> (positions_int)
@@ -159,27 +170,36 @@ def _svd_perturb(opset: int, exact_change: bool) -> str:
             {{
                 limit = Constant <value_int = {DENSE_CHANNELS + 1}> ()
                 few = Less (channels, limit)
-                G_probe = Mul (G, zero)
-                G_sum = ReduceSum <keepdims = 0> (G_probe)
-                finite = Equal (G_sum, zero)
+                watched = If (strided) <
+                    then_branch = all_rows () => (float[?, ?, ?] unsampled)
+                    {{
+                        unsampled = Identity (flat)
+                    }},
+                    else_branch = gram () => (float[?, ?, ?] squares)
+                    {{
+                        squares = Identity (G)
+                    }}>
+                watched_sum = ReduceSum <keepdims = 0> (watched)
+                probe = Mul (watched_sum, zero)
+                finite = Equal (probe, zero)
                 dense = And (few, finite)
                 strong = Mul (excess, applied)
                 scaled_U = Mul (U, strong)
-                moved_plain = If (dense) <
-                    then_branch = one_product () => (float[?, ?, ?] moved_dense)
+                moved_plain, change_plain = If (dense) <
+                    then_branch = one_product () => (float[?, ?, ?] moved_dense, float[?, ?, ?] change_dense)
                     {{
                         extra = MatMul (scaled_U, U_t)
                         amplifier = Add (identity, extra)
                         moved_dense = MatMul (amplifier, flat)
+                        change_dense = Sub (moved_dense, flat)
                     }},
-                    else_branch = two_products () => (float[?, ?, ?] moved_sum)
+                    else_branch = two_products () => (float[?, ?, ?] moved_sum, float[?, ?, ?] change_sum)
                     {{
                         V_plain = MatMul (U_t, flat)
                         {finite_or_zero("V_plain", "V_finite")}
-                        extra_map = MatMul (scaled_U, V_finite)
-                        moved_sum = Add (flat, extra_map)
+                        change_sum = MatMul (scaled_U, V_finite)
+                        moved_sum = Add (flat, change_sum)
                     }}>
-                change_plain = Sub (moved_plain, flat)
             }}>
         shape = Shape (X)
         shaped = Reshape (moved, shape)
