@@ -142,16 +142,22 @@ def _subspace(opset: int) -> str:
 
 def _svd_perturb(opset: int, exact_change: bool) -> str:
     # Where the output is rounded to 16 bits, the change that really happened is the difference of what
-    # was read and written, which fp32 holds exactly; an output that overflowed keeps the intended one.
+    # was read and written. fp32 holds it exactly unless the value read is below 1/4096 of the change or
+    # the output overflowed: elements where taking it back would fail stay as they are.
     if exact_change:
-        change = """
-        change_shaped = Reshape (change_flat, shape)
-        written = Cast <to = 1> (Y)
+        outputs = """
+        rounded = CastLike (shaped, X)
+        written = Cast <to = 1> (rounded)
         happened = Sub (written, wide)
-        over = IsInf (written)
-        change = Where (over, change_shaped, happened)"""
+        back = Sub (written, happened)
+        exact = Equal (back, wide)
+        change = Where (exact, happened, zero)
+        kept = Add (wide, change)
+        Y = CastLike (kept, X)"""
     else:
-        change = "change = Reshape (change_flat, shape)"
+        outputs = """
+        change = Reshape (change_flat, shape)
+        Y = CastLike (shaped, X)"""
     return f"""
     <domain: "{DOMAIN}", opset_import: ["" : {opset}, "{DOMAIN}" : {VERSION}]>
     {PERTURB} <{_SIGNATURE_ATTRIBUTES}> (X, strength) => (Y, change)
@@ -203,8 +209,7 @@ def _svd_perturb(opset: int, exact_change: bool) -> str:
             }}>
         shape = Shape (X)
         shaped = Reshape (moved, shape)
-        Y = CastLike (shaped, X)
-        {change}
+        {outputs}
     }}
     """
 
@@ -227,8 +232,9 @@ def op_functions(opset: int, *, exact_change: bool = False) -> list[onnx.Functio
     Args:
         opset: version of the standard domain that the model imports, at least `MIN_OPSET`;
             function and model must agree or the full checker rejects the mix.
-        exact_change: compute the change from what was written, which costs a pass over the map and
-            makes restoring exact in fp16 and bf16.
+        exact_change: for fp16 and bf16: compute the change from what was written and leave alone the
+            few elements where that cannot be undone, so that restoring is exact bit for bit. It costs
+            some passes over the map.
     """
     if opset < MIN_OPSET:
         raise ValueError(f"opset {opset} is below {MIN_OPSET}")
