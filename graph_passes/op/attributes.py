@@ -17,6 +17,8 @@ PERTURB, RESTORE, PROJECTOR = "SvdPerturb", "SvdRestore", "TopKProjector"
 OP_TYPES = (PERTURB, RESTORE, PROJECTOR)
 TAIL_GROUPS = 4
 """Keyed projections of the tail that decide one component's sign."""
+UNDO_SHARE = 2.0**-13
+"""An error below this share of a value is rounded away in fp16 (11 bits), and in bf16 (8 bits)."""
 
 Rank = Annotated[int, Field(ge=1, le=16)]
 GAIN_LIMIT = 1e6

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdguard.graph_passes.op.attributes import TAIL_GROUPS, Modulation, SvdPerturbAttributes
+from kdguard.graph_passes.op.attributes import TAIL_GROUPS, UNDO_SHARE, Modulation, SvdPerturbAttributes
 
 Array = NDArray[np.floating]
 Float64 = NDArray[np.float64]
@@ -72,8 +72,8 @@ def tail_margins(F: Float64, U: Float64, attributes: SvdPerturbAttributes) -> Fl
     """What decides the sign of each component at each position, [k, P]: it flips where this is positive.
 
     With four keyed projections t_1..t_4 of the tail (F without its top components) per component it
-    flips where t_1 t_2 > 0 and max(t_3, t_4) > 0, at 3/8 of the positions of a symmetric distribution.
-    The size says by how much the projections would have to differ for the other decision.
+    flips where t_1 t_2 > 0 and max(t_3, t_4) > 0: at 3/8 of the positions where the four are symmetric
+    and independent. The size says by how much they would have to differ for the other decision.
 
     Args:
         F: [C, P], the mean already subtracted.
@@ -131,7 +131,8 @@ def svd_perturb(X: Array, attributes: SvdPerturbAttributes, strength: float = 1.
 def _can_be_undone(X: Array, Y: Array) -> NDArray[np.bool_]:
     """Whether float32 holds the change of a 16-bit element well enough to take it back exactly."""
     read, written = X.astype(np.float32), Y.astype(np.float32)
-    return np.asarray(written - (written - read) == read)
+    back = written - (written - read)
+    return np.asarray(np.abs(back - read) <= UNDO_SHARE * np.abs(read))
 
 
 def svd_restore(Y: Array, change: Array) -> Array:
