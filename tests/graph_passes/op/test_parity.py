@@ -117,7 +117,7 @@ def assert_parity(
     assert (error.max(axis=1)[sure]).max() < TOLERANCE[X.dtype]
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(cases())
 def test_fp32(case: tuple[np.ndarray, SvdPerturbAttributes]) -> None:
     values, attributes = case
@@ -125,7 +125,7 @@ def test_fp32(case: tuple[np.ndarray, SvdPerturbAttributes]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.dtype(np.float16), bfloat16], ids=str)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(case=cases())
 def test_sixteen_bits(dtype: np.dtype, case: tuple[np.ndarray, SvdPerturbAttributes]) -> None:
     values, attributes = case
