@@ -80,6 +80,9 @@ class InsertSvdPerturb(GraphPass):
     def _resolve(self, layers: Sequence[Layer], obstacles: Mapping[str, str]) -> dict[str, Site]:
         """The site of every selected layer."""
         found = {site.layer: site for site in self.sites}
+        if len(found) < len(self.sites):
+            twice = next(site.layer for site in self.sites if found[site.layer] is not site)
+            raise PreconditionError(f"layer {twice!r} has two sites; one tensor carries one op")
         if unknown := found.keys() - {layer.name for layer in layers}:
             raise PreconditionError(f"{sorted(unknown)[0]!r} is no feature map of this model that can be hardened")
         if not found or self.globs or self.op_types:

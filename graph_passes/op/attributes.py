@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 DOMAIN = "kdguard"
 VERSION = 1
@@ -16,10 +17,14 @@ PERTURB, RESTORE, PROJECTOR = "SvdPerturb", "SvdRestore", "TopKProjector"
 OP_TYPES = (PERTURB, RESTORE, PROJECTOR)
 TAIL_GROUPS = 4
 """Keyed projections of the tail that decide one component's sign."""
+UNDO_SHARE = 2.0**-13
+"""An error below this share of a value is rounded away in fp16 (11 bits), and in bf16 (8 bits)."""
 
 Rank = Annotated[int, Field(ge=1, le=16)]
-Gain = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-"""The upper bound is far above any use and far below where float32 overflows."""
+GAIN_LIMIT = 1e6
+"""Far above any use and far below where float32 overflows."""
+Gain = Annotated[float, Field(gt=0, le=GAIN_LIMIT, allow_inf_nan=False)]
+KeyNumber = Annotated[float, Field(ge=-GAIN_LIMIT, le=GAIN_LIMIT, allow_inf_nan=False)]
 
 
 class Modulation(IntEnum):
@@ -44,14 +49,18 @@ class SvdPerturbAttributes(BaseModel):
     modulation: Modulation = Field(
         Modulation.NONE, description="factor over positions: 0 constant, 1 keyed pattern, 2 sign driven by the tail"
     )
-    pattern: tuple[FiniteFloat, ...] = Field(
+    pattern: tuple[KeyNumber, ...] = Field(
         (0.0,),
         min_length=1,
         max_length=65536,
         description="the key: exponents over positions (modulation 1) or weights over channels (2), tiled",
     )
     coherence: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="cap on the perturbation per position, in local norms; 0 = none"
+        0.0,
+        ge=0,
+        le=GAIN_LIMIT,
+        allow_inf_nan=False,
+        description="cap on the perturbation per position, in local norms; 0 = none",
     )
     stride: int = Field(1, ge=1, le=64, description="rows of the map from which the singular vectors are computed")
 
@@ -59,6 +68,11 @@ class SvdPerturbAttributes(BaseModel):
     def _key_where_needed(self) -> SvdPerturbAttributes:
         if self.modulation and not any(self.pattern):
             raise ValueError("a modulation needs a pattern that is not all zero")
+        if self.modulation == Modulation.PATTERN:
+            if max(map(abs, self.pattern)) * abs(math.log(self.gain)) > math.log(GAIN_LIMIT) * (1 + 1e-9):
+                raise ValueError(f"gain {self.gain:g} to a power in the pattern is outside 1 / {GAIN_LIMIT:g} to it")
+            if self.adaptive and self.gain < 1:
+                raise ValueError("an adaptive gain below 1 may turn negative, which has no power; use a gain above 1")
         return self
 
     def node_attributes(self) -> dict[str, object]:

@@ -1,7 +1,9 @@
 """The op as ONNX function bodies, written in ONNX's own text syntax.
 
 Everything is fp32 inside. Non-finite Gram entries switch the perturbation off (U = 0) instead of
-spreading, so the op never makes a NaN of an input that had none.
+spreading, so the op never makes a NaN of an input that had none. The dense product mixes all channels
+of a position, so it is left to maps without NaN or infinity: the Gram matrix tells, except for rows
+that it did not see.
 
 Conditions on attributes are written as `If` on constants: runtimes fold them when they load the
 model, so that what is switched off costs nothing.
@@ -12,9 +14,10 @@ from __future__ import annotations
 import onnx
 import onnx.parser
 
-from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB, PROJECTOR, RESTORE, TAIL_GROUPS, VERSION
+from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB, PROJECTOR, RESTORE, UNDO_SHARE, VERSION
 from kdguard.graph_passes.op.projector import top_k_projector
 from kdguard.graph_passes.op.snippets import TINY, finite_or_zero, reduce
+from kdguard.graph_passes.op.thin_products import thin_products
 
 MIN_OPSET = 15
 """CastLike, which lets one body serve fp32, fp16 and bf16, appeared in opset 15."""
@@ -60,6 +63,7 @@ def _constants() -> str:
         centred_switch = Constant <value_int: int = @centred> ()
         stride_index = Constant <value_int: int = @stride> ()
         stride = Unsqueeze (stride_index, front)
+        strided = Greater (stride_index, one_index)
         centre = Cast <to = 9> (centred_switch)
         by_spectrum = Greater (adaptive, zero)
         by_tail = Equal (modulation, two_index)
@@ -74,8 +78,16 @@ def _constants() -> str:
 def _subspace(opset: int) -> str:
     """Mean, Gram matrix and singular vectors, from every stride-th row; and the excess gain."""
     return f"""
-        rows = Slice (wide, front, endless, axis_2, stride)
-        sampled = Reshape (rows, flat_shape)
+        sampled = If (strided) <
+            then_branch = some_rows () => (float[?, ?, ?] flat_rows)
+            {{
+                rows = Slice (wide, front, endless, axis_2, stride)
+                flat_rows = Reshape (rows, flat_shape)
+            }},
+            else_branch = every_row () => (float[?, ?, ?] whole_map)
+            {{
+                whole_map = Identity (flat)
+            }}>
         sampled_sizes = Shape (sampled)
         positions_int = Gather (sampled_sizes, two_index)
         positions = Cast <to = 1> (positions_int)
@@ -128,109 +140,30 @@ def _subspace(opset: int) -> str:
     """
 
 
-def _components() -> str:
-    """Lines for V [N, k, P] and the factor on it less one, `beyond`."""
-    groups = ", ".join(f"T{group}" for group in range(1, TAIL_GROUPS + 1))
-    return f"""
-        V, beyond = If (by_tail) <
-            then_branch = tail () => (float[?, ?, ?] V_tail, float[?, ?, ?] signed)
-            {{
-                parts_count = Constant <value_ints = [{TAIL_GROUPS + 1}]> ()
-                tail_groups = Constant <value_int = {TAIL_GROUPS}> ()
-                tail_count = Mul (rank, tail_groups)
-                weight_count = Mul (tail_count, channels)
-                weight_index = Range (zero_index, weight_count, one_index)
-                period = Size (pattern)
-                wrapped = Mod (weight_index, period)
-                weights = Gather (pattern, wrapped)
-                count_1 = Unsqueeze (tail_count, front)
-                weights_shape = Concat <axis = 0> (axis_1, count_1, last)
-                W = Reshape (weights, weights_shape)
-                WU = MatMul (W, U)
-                W_top = MatMul (WU, U_t)
-                W_tail = Sub (W, W_top)
-                rows_all = Concat <axis = 1> (U_t, W_tail)
-                all_raw = MatMul (rows_all, flat)
-                all_offset = MatMul (rows_all, mean)
-                all_projected = Sub (all_raw, all_offset)
-                rank_1 = Unsqueeze (rank, front)
-                parts = Expand (rank_1, parts_count)
-                V_tail, {groups} = Split <axis = 1> (all_projected, parts)
-                product = Mul (T1, T2)
-                either = Max (T3, T4)
-                both = Min (product, either)
-                flip = Greater (both, zero)
-                full = Add (excess, one)
-                minus_full = Neg (full)
-                flipped = Sub (minus_full, one)
-                signed = Where (flip, flipped, excess)
-            }},
-            else_branch = top_only () => (float[?, ?, ?] V_top, float[?, ?, ?] even)
-            {{
-                V_raw = MatMul (U_t, flat)
-                V_offset = MatMul (U_t, mean)
-                V_top = Sub (V_raw, V_offset)
-                even = If (by_pattern) <
-                    then_branch = keyed () => (float[?, ?, ?] powered)
-                    {{
-                        flat_sizes = Shape (flat)
-                        length = Gather (flat_sizes, two_index)
-                        place = Range (zero_index, length, one_index)
-                        pattern_length = Size (pattern)
-                        place_in_pattern = Mod (place, pattern_length)
-                        exponents = Gather (pattern, place_in_pattern)
-                        whole = Add (excess, one)
-                        raised = Pow (whole, exponents)
-                        powered = Sub (raised, one)
-                    }},
-                    else_branch = level () => (float[?, ?, ?] everywhere)
-                    {{
-                        everywhere = Identity (excess)
-                    }}>
-            }}>
-    """
-
-
-def _thin_products(opset: int) -> str:
-    """Lines for `moved_thin` and its difference from the map, by two products of inner dimension k."""
-    return f"""
-        {_components()}
-        Z_full = Mul (V, beyond)
-        Z_strong = Mul (Z_full, applied)
-        Z_raw = If (capped) <
-            then_branch = cap () => (float[?, ?, ?] Z_capped)
-            {{
-                local = Sub (flat, mean)
-                local_norm = {reduce("ReduceL2", "local", 1, opset)}
-                allowed = Mul (coherence, local_norm)
-                size = {reduce("ReduceL2", "Z_strong", 1, opset)}
-                safe_size = Max (size, tiny)
-                room = Div (allowed, safe_size)
-                kept = Min (room, one)
-                Z_capped = Mul (Z_strong, kept)
-            }},
-            else_branch = free () => (float[?, ?, ?] Z_free)
-            {{
-                Z_free = Identity (Z_strong)
-            }}>
-        {finite_or_zero("Z_raw", "Z")}
-        change_thin = MatMul (U, Z)
-        moved_thin = Add (flat, change_thin)
-    """
-
-
 def _svd_perturb(opset: int, exact_change: bool) -> str:
     # Where the output is rounded to 16 bits, the change that really happened is the difference of what
-    # was read and written, which fp32 holds exactly; an output that overflowed keeps the intended one.
+    # was read and written. Taking it back errs by less than 16 bits show, unless the value read is below
+    # 1/2048 of the change or the output overflowed: such elements stay as they are. The test leaves room
+    # for more than 16 bits in X, because onnxruntime's CPU provider drops roundings between fp16 nodes.
     if exact_change:
-        change = """
-        change_shaped = Reshape (change_flat, shape)
-        written = Cast <to = 1> (Y)
+        outputs = f"""
+        rounded = CastLike (shaped, X)
+        written = Cast <to = 1> (rounded)
         happened = Sub (written, wide)
-        over = IsInf (written)
-        change = Where (over, change_shaped, happened)"""
+        back = Sub (written, happened)
+        error = Sub (back, wide)
+        error_size = Abs (error)
+        read_size = Abs (wide)
+        share = Constant <value_float = {UNDO_SHARE}> ()
+        allowed_error = Mul (read_size, share)
+        exact = LessOrEqual (error_size, allowed_error)
+        change = Where (exact, happened, zero)
+        kept = Add (wide, change)
+        Y = CastLike (kept, X)"""
     else:
-        change = "change = Reshape (change_flat, shape)"
+        outputs = """
+        change = Reshape (change_flat, shape)
+        Y = CastLike (shaped, X)"""
     return f"""
     <domain: "{DOMAIN}", opset_import: ["" : {opset}, "{DOMAIN}" : {VERSION}]>
     {PERTURB} <{_SIGNATURE_ATTRIBUTES}> (X, strength) => (Y, change)
@@ -243,38 +176,46 @@ def _svd_perturb(opset: int, exact_change: bool) -> str:
         moved, change_flat = If (thin) <
             then_branch = by_thin_products () => (float[?, ?, ?] moved_thin, float[?, ?, ?] change_thin)
             {{
-                {_thin_products(opset)}
+                {thin_products(opset)}
             }},
             else_branch = plain () => (float[?, ?, ?] moved_plain, float[?, ?, ?] change_plain)
             {{
                 limit = Constant <value_int = {DENSE_CHANNELS + 1}> ()
                 few = Less (channels, limit)
-                G_probe = Mul (G, zero)
-                G_sum = ReduceSum <keepdims = 0> (G_probe)
-                finite = Equal (G_sum, zero)
+                watched = If (strided) <
+                    then_branch = all_rows () => (float[?, ?, ?] unsampled)
+                    {{
+                        unsampled = Identity (flat)
+                    }},
+                    else_branch = gram () => (float[?, ?, ?] squares)
+                    {{
+                        squares = Identity (G)
+                    }}>
+                watched_sum = ReduceSum <keepdims = 0> (watched)
+                probe = Mul (watched_sum, zero)
+                finite = Equal (probe, zero)
                 dense = And (few, finite)
                 strong = Mul (excess, applied)
                 scaled_U = Mul (U, strong)
-                moved_plain = If (dense) <
-                    then_branch = one_product () => (float[?, ?, ?] moved_dense)
+                moved_plain, change_plain = If (dense) <
+                    then_branch = one_product () => (float[?, ?, ?] moved_dense, float[?, ?, ?] change_dense)
                     {{
                         extra = MatMul (scaled_U, U_t)
                         amplifier = Add (identity, extra)
                         moved_dense = MatMul (amplifier, flat)
+                        change_dense = Sub (moved_dense, flat)
                     }},
-                    else_branch = two_products () => (float[?, ?, ?] moved_sum)
+                    else_branch = two_products () => (float[?, ?, ?] moved_sum, float[?, ?, ?] change_sum)
                     {{
                         V_plain = MatMul (U_t, flat)
                         {finite_or_zero("V_plain", "V_finite")}
-                        extra_map = MatMul (scaled_U, V_finite)
-                        moved_sum = Add (flat, extra_map)
+                        change_sum = MatMul (scaled_U, V_finite)
+                        moved_sum = Add (flat, change_sum)
                     }}>
-                change_plain = Sub (moved_plain, flat)
             }}>
         shape = Shape (X)
         shaped = Reshape (moved, shape)
-        Y = CastLike (shaped, X)
-        {change}
+        {outputs}
     }}
     """
 
@@ -297,8 +238,9 @@ def op_functions(opset: int, *, exact_change: bool = False) -> list[onnx.Functio
     Args:
         opset: version of the standard domain that the model imports, at least `MIN_OPSET`;
             function and model must agree or the full checker rejects the mix.
-        exact_change: compute the change from what was written, which costs a pass over the map and
-            makes restoring exact in fp16 and bf16.
+        exact_change: for fp16 and bf16: compute the change from what was written and leave alone the
+            few elements where that cannot be undone, so that restoring is exact bit for bit. It costs
+            some passes over the map.
     """
     if opset < MIN_OPSET:
         raise ValueError(f"opset {opset} is below {MIN_OPSET}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdguard.graph_passes.op.attributes import TAIL_GROUPS, Modulation, SvdPerturbAttributes
+from kdguard.graph_passes.op.attributes import TAIL_GROUPS, UNDO_SHARE, Modulation, SvdPerturbAttributes
 
 Array = NDArray[np.floating]
 Float64 = NDArray[np.float64]
@@ -21,8 +21,9 @@ class Perturbed:
         Y: like X.
         change: Y - X as written, float64 of X's shape.
         U: singular vectors [N, C, k].
-        doubt: how close each position's sign was to flipping, [N, P], relative to the map's size;
-            infinite without a tail-driven sign. Implementations may differ where it is tiny.
+        doubt: how close each position's sign was to flipping, [N, P], relative to the largest that a
+            keyed projection of this map could be; infinite without a tail-driven sign. Implementations
+            may differ where it is tiny.
     """
 
     Y: Array
@@ -67,19 +68,30 @@ def _excess(sampled: Float64, U: Float64, attributes: SvdPerturbAttributes) -> f
     return (attributes.gain - 1) * (float(np.sum(sampled**2)) / top) ** (attributes.adaptive / 2)
 
 
-def tail_products(F: Float64, U: Float64, attributes: SvdPerturbAttributes) -> Float64:
+def _key(attributes: SvdPerturbAttributes) -> Float64:
+    """The pattern as a file gives it back: floats have 32 bits there."""
+    return np.array(attributes.pattern, np.float32).astype(np.float64)
+
+
+def tail_weights(attributes: SvdPerturbAttributes, channels: int) -> Float64:
+    """The key as weights over channels, [4 k, C]: the numbers of `pattern` again and again, row by row."""
+    count = TAIL_GROUPS * attributes.rank
+    return np.resize(_key(attributes), (count, channels))
+
+
+def tail_margins(F: Float64, U: Float64, attributes: SvdPerturbAttributes) -> Float64:
     """What decides the sign of each component at each position, [k, P]: it flips where this is positive.
 
-    With four keyed projections t_1..t_4 of the tail (F without its top components) per component:
-    min(t_1 t_2, max(t_3, t_4)), positive at 3/8 of the positions of a symmetric distribution.
+    With four keyed projections t_1..t_4 of the tail (F without its top components) per component it
+    flips where t_1 t_2 > 0 and max(t_3, t_4) > 0: at 3/8 of the positions where the four are symmetric
+    and independent. The size says by how much they would have to differ for the other decision.
 
     Args:
         F: [C, P], the mean already subtracted.
     """
-    count = TAIL_GROUPS * attributes.rank
-    W = np.resize(np.float32(attributes.pattern), (count, F.shape[0])).astype(np.float64)
-    t1, t2, t3, t4 = np.split(W @ (F - U @ (U.T @ F)), TAIL_GROUPS)
-    return np.minimum(t1 * t2, np.maximum(t3, t4))
+    t1, t2, t3, t4 = np.split(tail_weights(attributes, F.shape[0]) @ (F - U @ (U.T @ F)), TAIL_GROUPS)
+    same_sign = np.sign(t1 * t2) * np.minimum(np.abs(t1), np.abs(t2))
+    return np.minimum(same_sign, np.maximum(t3, t4))
 
 
 def _one_image(
@@ -93,11 +105,13 @@ def _one_image(
     doubt = np.full(F.shape[1], np.inf)
     beyond: float | Float64 = excess
     if attributes.modulation == Modulation.PATTERN:
-        beyond = (1 + excess) ** np.resize(np.float32(attributes.pattern), F.shape[1]).astype(np.float64) - 1
+        beyond = (1 + excess) ** np.resize(_key(attributes), F.shape[1]) - 1
     if attributes.modulation == Modulation.TAIL_SIGN:
-        products = tail_products(centred, U, attributes)
-        doubt = np.abs(products).min(axis=0) / max(float(np.abs(centred).max()), 1e-300)
-        beyond = np.where(products > 0, -(1 + excess), 1 + excess) - 1
+        margins = tail_margins(centred, U, attributes)
+        weight = np.linalg.norm(tail_weights(attributes, F.shape[0]), axis=1).max()
+        largest = weight * np.linalg.norm(centred, axis=0).max()
+        doubt = np.abs(margins).min(axis=0) / max(float(largest), 1e-300)
+        beyond = np.where(margins > 0, -(1 + excess), 1 + excess) - 1
     Z = strength * beyond * V
     if attributes.coherence:
         size = np.maximum(np.linalg.norm(Z, axis=0), 1e-37)
@@ -109,7 +123,7 @@ def svd_perturb(X: Array, attributes: SvdPerturbAttributes, strength: float = 1.
     """Amplify the top singular values of every image's feature map (ASVP, arXiv 2510.08925).
 
     Args:
-        X: feature maps [N, C, spatial...], rank 3 to 5, finite.
+        X: feature maps [N, C, spatial...], rank 3 to 5, finite; float32 or 16 bits.
         strength: 0 leaves X as it is, 1 applies the whole gain; clipped to [0, 1].
     """
     flat, sampled = _flat(X), _flat(X[:, :, :: attributes.stride])
@@ -117,10 +131,19 @@ def svd_perturb(X: Array, attributes: SvdPerturbAttributes, strength: float = 1.
     changes, bases, doubts = zip(
         *(_one_image(F, rows, attributes, strength) for F, rows in zip(flat, sampled, strict=True)), strict=True
     )
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         Y = (flat + np.stack(changes)).reshape(X.shape).astype(X.dtype)
-    change = Y.astype(np.float64) - X
+        if X.dtype.itemsize == 2:
+            Y = np.where(_can_be_undone(X, Y), Y, X)
+    change = Y.astype(np.float64) - X.astype(np.float64)
     return Perturbed(Y, change, np.stack(bases), np.stack(doubts))
+
+
+def _can_be_undone(X: Array, Y: Array) -> NDArray[np.bool_]:
+    """Whether float32 holds the change of a 16-bit element well enough to take it back exactly."""
+    read, written = X.astype(np.float32), Y.astype(np.float32)
+    back = written - (written - read)
+    return np.asarray(np.abs(back - read) <= UNDO_SHARE * np.abs(read))
 
 
 def svd_restore(Y: Array, change: Array) -> Array:

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from kdguard.export.errors import UserError
-from kdguard.graph_passes.insert_svd_perturb import STRENGTH, InsertSvdPerturb
+from kdguard.graph_passes.insert_svd_perturb import STRENGTH, InsertSvdPerturb, Site
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.op import DOMAIN, SvdPerturbAttributes, reference
 from kdguard.graph_passes.pass_base import PreconditionError, full_check_problem
@@ -17,6 +17,11 @@ from tests.conftest import make_conv_net, photograph, run_onnx
 from tests.graph_passes.rich_model import make_rich_model
 
 GAIN = SvdPerturbAttributes(rank=2, gain=10.0)
+KEY = tuple(np.random.default_rng(7).standard_normal(19))
+SITES = [
+    Site("d", SvdPerturbAttributes(rank=3, gain=0.3, coherence=0.7), "in-path"),
+    Site("b", SvdPerturbAttributes(rank=2, gain=9.0, modulation=2, pattern=KEY, centred=True)),
+]
 IMAGE = (photograph(40).transpose(2, 0, 1)[None] / 255).astype(np.float32)
 
 
@@ -147,15 +152,6 @@ def test_untouched_layers_leave_subgraphs_byte_for_byte() -> None:
         assert before.SerializeToString() == after.SerializeToString()
 
 
-def test_half_precision() -> None:
-    model = make_conv_net(dtype=TensorProto.FLOAT16)
-    hardened = InsertSvdPerturb(["b"], GAIN)(model).model
-    image = IMAGE.astype(np.float16)
-    clean, output = run_onnx(model, image=image)[0], run_onnx(hardened, image=image)[0]
-    assert output.dtype == np.float16
-    assert psnr(output, clean) > 60  # fp16 keeps 11 bits, and the perturbed map is 10 times larger
-
-
 @pytest.mark.parametrize("opset", [15, 17, 18, 21, 23])
 def test_opsets(opset: int) -> None:
     model = make_conv_net(opset=opset)
@@ -204,7 +200,42 @@ def test_by_operator() -> None:
     assert [entry.layer for entry in hardened_layers(hardened)] == ["b"]
 
 
+def test_sites_have_attributes_and_placements_of_their_own() -> None:
+    model = make_rich_model()
+    hardened = InsertSvdPerturb(sites=SITES)(model).model
+    assert full_check_problem(hardened) is None
+    found = {entry.layer: entry for entry in hardened_layers(hardened)}
+    assert {layer: entry.placement for layer, entry in found.items()} == {"b": "paired", "d": "in-path"}
+    for site in SITES:
+        moved, clean = (tapped(m, site.layer)[1] for m in (hardened, model))
+        expected = reference.svd_perturb(clean, site.attributes)
+        sure = (expected.doubt > 1e-5).reshape(1, 1, *clean.shape[2:]).repeat(clean.shape[1], 1)
+        assert np.mean(sure) > 0.95
+        assert np.abs(moved - expected.Y)[sure].max() < 1e-4 * np.abs(expected.Y).max()
+        assert found[site.layer].attributes["pattern"] == [float(np.float32(x)) for x in site.attributes.pattern]
+
+
+def test_sites_twice_change_nothing_and_others_are_refused() -> None:
+    once = InsertSvdPerturb(sites=SITES)(make_rich_model()).model
+    assert InsertSvdPerturb(sites=SITES)(once).model is once
+    other_key = SITES[1].attributes.model_copy(update={"pattern": (*KEY[:-1], 0.5)})
+    for site in (Site("b", other_key), Site("b", SITES[1].attributes, "in-path")):
+        with pytest.raises(PreconditionError, match="'b' is already hardened"):
+            InsertSvdPerturb(sites=[site])(once)
+
+
+def test_globs_and_sites_together() -> None:
+    """Globs choose layers for the common attributes; a layer's own site goes first."""
+    hardened = InsertSvdPerturb(["[bc]"], GAIN, sites=SITES)(make_rich_model()).model
+    gains = {entry.layer: (entry.attributes["gain"], entry.placement) for entry in hardened_layers(hardened)}
+    assert gains == {"b": (9.0, "paired"), "c": (10.0, "paired"), "d": (pytest.approx(0.3), "in-path")}
+
+
 def test_refusals() -> None:
+    with pytest.raises(PreconditionError, match="'relu_99' is no feature map"):
+        InsertSvdPerturb(sites=[*SITES, Site("relu_99", GAIN)])(make_conv_net())
+    with pytest.raises(PreconditionError, match="'b' has two sites"):
+        InsertSvdPerturb(sites=[*SITES, Site("b", GAIN)])(make_conv_net())
     with pytest.raises(PreconditionError, match="opset 13"):
         InsertSvdPerturb(["b"], GAIN)(make_conv_net(opset=13))
     with pytest.raises(UserError, match=r"matches none of the 5 feature maps \(a, b, c, d, tail\)"):

@@ -1,12 +1,21 @@
-"""One-node models around the op."""
+"""One-node models around the op, maps to feed them, and how far two results are apart."""
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from kdguard.graph_passes.op import DOMAIN, VERSION, SvdPerturbAttributes, op_functions
+from tests.conftest import run_onnx
+
+bfloat16 = np.dtype(ml_dtypes.bfloat16)
+TYPES = {
+    np.dtype(np.float32): TensorProto.FLOAT,
+    np.dtype(np.float16): TensorProto.FLOAT16,
+    bfloat16: TensorProto.BFLOAT16,
+}
 
 
 def op_model(
@@ -16,37 +25,84 @@ def op_model(
     dtype: int = TensorProto.FLOAT,
     opset: int = 18,
     strength: float | None = None,
+    exact_change: bool | None = None,
 ) -> onnx.ModelProto:
-    """X -> SvdPerturb -> Y, then SvdRestore -> Z; strength left out unless given."""
+    """X -> SvdPerturb -> Y, then SvdRestore -> Z; strength left out unless given.
+
+    The change is exact for 16-bit types unless told otherwise. bfloat16 models read and write float,
+    because onnxruntime's Python bindings take no bfloat16 arrays.
+    """
     shape = ["n", "c", *(f"d{i}" for i in range(rank - 2))]
     driven = [] if strength is None else ["strength"]
-    common = {"domain": DOMAIN, **attributes.node_attributes()}
+    nodes = [
+        helper.make_node("SvdPerturb", ["x", *driven], ["y", "change"], domain=DOMAIN, **attributes.node_attributes()),
+        helper.make_node("SvdRestore", ["y", "change"], ["z"], domain=DOMAIN),
+    ]
+    outside = TensorProto.FLOAT if dtype == TensorProto.BFLOAT16 else dtype
+    nodes.insert(0, helper.make_node("Cast", ["X"], ["x"], to=dtype))
+    nodes += [helper.make_node("Cast", [name.lower()], [name], to=outside) for name in ("Y", "Z")]
     graph = helper.make_graph(
-        [
-            helper.make_node("SvdPerturb", ["X", *driven], ["Y", "U", "mean"], **common),
-            helper.make_node("SvdRestore", ["Y", "U", "mean", *driven], ["Z"], **common),
-        ],
+        nodes,
         "op",
-        [helper.make_tensor_value_info("X", dtype, shape)],
-        [helper.make_tensor_value_info(name, dtype, shape) for name in ("Y", "Z")],
+        [helper.make_tensor_value_info("X", outside, shape)],
+        [helper.make_tensor_value_info(name, outside, shape) for name in ("Y", "Z")],
         [] if strength is None else [numpy_helper.from_array(np.array(strength, np.float32), "strength")],
     )
+    exact = dtype != TensorProto.FLOAT if exact_change is None else exact_change
     return helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, VERSION)],
-        functions=op_functions(opset),
+        functions=op_functions(opset, exact_change=exact),
         ir_version=10,
     )
 
 
+def run_op(
+    attributes: SvdPerturbAttributes,
+    X: np.ndarray,
+    *,
+    opset: int = 18,
+    strength: float | None = None,
+    exact_change: bool | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The perturbed and the restored map, in X's type."""
+    dtype = TYPES[X.dtype]
+    model = op_model(attributes, rank=X.ndim, dtype=dtype, opset=opset, strength=strength, exact_change=exact_change)
+    Y, Z = run_onnx(model, X=X.astype(np.float32) if X.dtype == bfloat16 else X)
+    return Y.astype(X.dtype), Z.astype(X.dtype)
+
+
 def map_with_spectrum(
-    rng: np.random.Generator, channels: int, positions: tuple[int, ...], singular_values: np.ndarray, batch: int = 1
+    rng: np.random.Generator,
+    channels: int,
+    positions: tuple[int, ...],
+    singular_values: np.ndarray,
+    *,
+    batch: int = 1,
+    stride: int = 1,
+    centred: bool = False,
 ) -> np.ndarray:
-    """[batch, channels, *positions] float64 whose maps have exactly these singular values."""
-    count = int(np.prod(positions))
+    """[batch, channels, *positions] float64 maps with exactly these singular values, up to one factor.
+
+    Args:
+        stride: the values are those of every stride-th row; the other rows are random mixtures.
+        centred: they are those of the map less its mean, and the mean is not zero.
+    """
+    rows = np.arange(positions[0])[:, None] % stride == 0
+    seen = np.broadcast_to(rows, (positions[0], int(np.prod(positions[1:])))).ravel()
+    count, length = int(seen.sum()), len(singular_values)
     maps = []
     for _ in range(batch):
-        left, _ = np.linalg.qr(rng.standard_normal((channels, len(singular_values))))
-        right, _ = np.linalg.qr(rng.standard_normal((count, len(singular_values))))
-        maps.append(((left * singular_values) @ right.T).reshape(channels, *positions))
-    return np.stack(maps) * np.sqrt(count)
+        left, _ = np.linalg.qr(rng.standard_normal((channels, length)))
+        sampled = rng.standard_normal((count, length))
+        right = rng.standard_normal((len(seen), length)) / np.sqrt(count)
+        right[seen], _ = np.linalg.qr(sampled - sampled.mean(axis=0) * centred)
+        mean = rng.uniform(0.5, 2, (channels, 1)) * centred
+        maps.append((np.sqrt(count) * (left * singular_values) @ right.T + mean).reshape(channels, *positions))
+    return np.stack(maps)
+
+
+def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference relative to the largest expected value."""
+    scale = float(np.abs(expected.astype(np.float64)).max())
+    return float(np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max(initial=0)) / max(scale, 1e-30)
