@@ -46,7 +46,7 @@ class ProbeLayers(GraphPass):
         del graph.node[:]
         graph.node.extend(kept)
         graph.input.append(helper.make_tensor_value_info(STRENGTHS, TensorProto.FLOAT, [len(self.layers)]))
-        graph.initializer.append(numpy_helper.from_array(np.float32(0), f"{NAME_PREFIX}zero"))
+        graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), f"{NAME_PREFIX}zero"))
         result.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
         result.functions.extend(op_functions(default_opset(model)))
         return PassResult(result, modified=True)
@@ -56,14 +56,14 @@ class ProbeLayers(GraphPass):
         clean, strength, wanted = (f"{NAME_PREFIX}{layer}/{part}" for part in ("in", "strength", "wanted"))
         on, off = (f"{NAME_PREFIX}{layer}/{part}" for part in ("on", "off"))
         empty = [helper.make_empty_tensor_value_info(name) for name in (on, off)]
-        perturb = helper.make_node(
-            PERTURB, [clean, strength], [on, ""], domain=DOMAIN, **self.attributes.node_attributes()
-        )
+        perturb = helper.make_node(PERTURB, [clean, strength], [on, ""], domain=DOMAIN)
+        values = self.attributes.node_attributes().items()
+        perturb.attribute.extend(helper.make_attribute(name, value) for name, value in values)
         branches = {
             "then_branch": helper.make_graph([perturb], "on", [], empty[:1]),
             "else_branch": helper.make_graph([helper.make_node("Identity", [clean], [off])], "off", [], empty[1:]),
         }
-        which = numpy_helper.from_array(np.int64(index))
+        which = numpy_helper.from_array(np.array(index, np.int64))
         return [
             helper.make_node("Constant", [], [f"{strength}/index"], value=which),
             helper.make_node("Gather", [STRENGTHS, f"{strength}/index"], [strength]),

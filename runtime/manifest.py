@@ -1,12 +1,17 @@
-"""The manifest that `kdguard harden` writes beside the hardened model: what was done, to what."""
+"""The manifest that `kdguard harden` writes beside the hardened model: what was done, to what, and why."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from pydantic import BaseModel, Field
 
+from kdguard.graph_passes.inventory import HardenedLayer
 from kdguard.runtime.fidelity import FidelityReport
+from kdguard.runtime.strip import StripReport
+from kdguard.runtime.tile_check import TilingReport
 
 
 class ManifestLayer(BaseModel):
@@ -14,16 +19,29 @@ class ManifestLayer(BaseModel):
 
     layer: str
     op_type: str
-    placement: str
+    placement: str = Field(description="paired, in-path, or compensated: in-path with its readers refitted")
     rank: int
     gain: float
     centred: bool
+    adaptive: float
+    modulation: int
+    coherence: float
+    stride: int
     nodes: list[str]
+    refitted: list[str] = Field(default_factory=list, description="outputs of the convolutions with new weights")
+    reason: str = Field("", description="why this layer")
     relative_distortion: float | None = Field(
         None,
         description="mean over images of |perturbed - clean| / |clean| (Frobenius); None without data, and for layers "
         "that the given file had hardened already",
     )
+
+
+class Coverage(BaseModel):
+    """How many taps between the first and the last third of the network mislead."""
+
+    perturbed: int
+    taps: int = Field(description="feature maps there that could be perturbed")
 
 
 class Manifest(BaseModel):
@@ -39,7 +57,47 @@ class Manifest(BaseModel):
     )
     task: str | None
     layers: list[ManifestLayer]
+    rules: list[str] = Field(default_factory=list, description="by which layers and gains were chosen")
+    coverage: Coverage | None = Field(None, description="None where layers were named")
+    skipped: dict[str, str] = Field(default_factory=dict, description="feature maps passed over, and why")
+    notes: list[str] = Field(default_factory=list)
     budget_db: float
     measured_loss_db: float | None = Field(None, description="None where no data was given")
     fidelity: FidelityReport | None = None
+    strip: StripReport | None = Field(None, description="what deleting the nodes gives an attacker (tier T1s)")
+    tiling: TilingReport | None = None
     seed: int
+
+
+def manifest_path(hardened: Path) -> Path:
+    """Where the manifest of a hardened model lies."""
+    stem = hardened.stem if hardened.suffix == ".onnx" else hardened.name
+    return hardened.parent / f"{stem}.manifest.json"
+
+
+def describe_layers(
+    inserted: Sequence[HardenedLayer],
+    distortions: Mapping[str, float],
+    reasons: Mapping[str, str],
+    refitted: Mapping[str, Sequence[str]],
+) -> list[ManifestLayer]:
+    """Manifest entries of the layers found in a hardened model.
+
+    Args:
+        refitted: per layer the outputs of its refitted readers; only compensated layers are in it.
+    """
+    return [
+        ManifestLayer.model_validate(
+            {
+                **entry.attributes,
+                "layer": entry.layer,
+                "op_type": entry.op_type,
+                "placement": "compensated" if entry.layer in refitted else entry.placement,
+                "nodes": list(entry.nodes),
+                "refitted": list(refitted.get(entry.layer, ())),
+                "reason": reasons.get(entry.layer, ""),
+                "relative_distortion": distortions.get(entry.layer),
+            }
+        )
+        for entry in inserted
+    ]

@@ -5,7 +5,11 @@ from __future__ import annotations
 from rich.table import Table
 
 from kdguard.runtime.fidelity import WORST_MARGIN_DB, FidelityReport
+from kdguard.runtime.manifest import Manifest
 from kdguard.runtime.scoreboard import Group, Scoreboard
+
+STILL = 0.01
+"""A map that moves by less than this share of its norm is called out."""
 
 
 def fidelity_table(report: FidelityReport) -> Table:
@@ -85,3 +89,37 @@ def best_response_line(board: Scoreboard) -> str:
     if not any(entry.tier == "T0" for entry in board.summary):
         line += "; no output-only recipe (T0) ran, a real attacker has that choice too"
     return line
+
+
+def describe_manifest(manifest: Manifest) -> list[tuple[str, str]]:
+    """What hardening did, as lines with their styles."""
+    lines = []
+    for entry in manifest.layers:
+        change = entry.relative_distortion
+        moved = "" if change is None else f", moved by {change:.2g} times its norm"
+        why = f" ({entry.reason})" if entry.reason else ""
+        what = f"{entry.placement}, rank {entry.rank}, gain {entry.gain:g}{moved}"
+        lines.append((f"{entry.layer} ({entry.op_type}): {what}{why}", ""))
+        if change is not None and change < STILL:
+            lines.append((f"  {entry.layer} hardly moves: dead, or a gain near 1; it misleads nobody there", "yellow"))
+    if manifest.coverage:
+        covered = manifest.coverage
+        lines.append((f"{covered.perturbed} of {covered.taps} taps in the middle third of the network mislead", ""))
+    fidelity = manifest.fidelity
+    if fidelity is None:
+        lines.append(("fidelity not measured: give --data, or run `kdguard verify`", "yellow"))
+    else:
+        between = f"hardened against clean {fidelity.psnr_between_db:.1f} dB"
+        lines.append((f"loss {number(fidelity.delta_psnr_db, 4)} dB on {fidelity.n} images, {between}", ""))
+    if manifest.strip:
+        strip = manifest.strip
+        text = f"an attacker who deletes our nodes loses {number(strip.stripped_loss_db)} dB"
+        if strip.refitted_loss_db is not None:
+            repaired = f"{number(strip.refitted_loss_db)} dB after refitting on {strip.refit_images} unlabeled images"
+            text += f", {repaired}"
+        lines.append((text, ""))
+    if manifest.tiling and manifest.tiling.seams:
+        tiles = manifest.tiling
+        agreement = f"{tiles.hardened_db:.1f} dB, the clean teacher {tiles.clean_db:.1f}"
+        lines.append((f"tile-wise and whole-image output agree to {agreement}; --tile-safe avoids that", "yellow"))
+    return lines + [(note, "yellow") for note in manifest.notes]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy as np
 from kdguard.graph_passes.costs import PAIRED_PER_VALUE, PER_OP
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.attributes import TAIL_GROUPS, Modulation
+from kdguard.graph_passes.op.keys import draw_key
 from kdguard.runtime.analysis import Analysis, LayerAnalysis
 
 RULES = """\
@@ -31,7 +31,6 @@ RANK, ROW_STRIDE = 2, 5
 MIN_GAIN, MAX_GAIN = 10.0, 100.0
 TARGET_DISTORTION = 2.0
 MIN_DISTORTION = 1.0
-MAX_KEY = 1024
 ACTIVATIONS = ("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid")
 FLIPPED = 3 / 8
 """Share of positions whose sign a symmetric tail flips; see docs/op.md."""
@@ -103,17 +102,13 @@ def choose_paired(analysis: Analysis, spare: float, max_slowdown: float) -> list
 
 def paired_attributes(layer: LayerAnalysis, gain: float, seed: int) -> SvdPerturbAttributes:
     """Rules 4 and 6, with a key of the layer's own."""
-    digest = hashlib.sha256(f"{seed} {layer.name}".encode()).digest()
-    rng = np.random.default_rng(list(digest))
-    count = min(TAIL_GROUPS * RANK * layer.shape[1], MAX_KEY)
-    key = rng.standard_normal(count).astype(np.float32)
     return SvdPerturbAttributes(
         rank=RANK,
         gain=gain,
         centred=True,
         adaptive=1.0,
         modulation=Modulation.TAIL_SIGN,
-        pattern=tuple(key.tolist()),
+        pattern=draw_key(Modulation.TAIL_SIGN, seed, layer.name, TAIL_GROUPS * RANK * layer.shape[1]),
         stride=ROW_STRIDE,
     )
 

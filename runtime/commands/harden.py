@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdguard.runtime.commands import options
 from kdguard.runtime.commands.options import split_names
 
-STILL = 0.01
-"""A map that moves by less than this share of its norm is called out."""
+if TYPE_CHECKING:
+    from kdguard.graph_passes.op import SvdPerturbAttributes
 
 
 def harden(
@@ -21,8 +21,8 @@ def harden(
         list[str] | None,
         typer.Option(
             "--layers",
-            metavar="GLOB",
-            help="Feature maps by tensor or node name; repeat, or separate by commas.",
+            metavar="auto|GLOB",
+            help="auto chooses from calibration data; or tensor or node names: repeat, or separate by commas.",
         ),
     ] = None,
     op_type: Annotated[
@@ -31,11 +31,28 @@ def harden(
     ] = None,
     placement: Annotated[
         options.PlacementOption,
-        typer.Option(help="paired: restored before every reader. in-path: everything downstream sees it."),
-    ] = options.PlacementOption.paired,
-    rank: Annotated[int, typer.Option(help="How many singular values to amplify.")] = 4,
-    gain: Annotated[float, typer.Option(help="Factor on each of them.")] = 10.0,
+        typer.Option(
+            help="paired: restored before every reader. in-path: everything downstream sees it. compensated: in-path, "
+            "readers refitted. auto: paired and compensated where layers are chosen, paired where they are named."
+        ),
+    ] = options.PlacementOption.auto,
+    rank: Annotated[int | None, typer.Option(help="How many singular values to amplify.")] = None,
+    gain: Annotated[
+        str, typer.Option(metavar="auto|H", help="Factor on each of them; auto calibrates it per layer.")
+    ] = "auto",
     centred: Annotated[bool, typer.Option("--centred", help="Subtract the channel means before the SVD.")] = False,
+    adaptive: Annotated[float, typer.Option(help="0 to 1: follow each image's own spectrum.")] = 0.0,
+    modulation: Annotated[
+        options.ModulationOption, typer.Option(help="Factor over positions: a keyed pattern, or a sign from the tail.")
+    ] = options.ModulationOption.none,
+    coherence: Annotated[float, typer.Option(help="Cap per position, in local feature norms; 0 is none.")] = 0.0,
+    max_slowdown: Annotated[
+        float, typer.Option(help="Cover further taps while the estimated time stays below this ratio.")
+    ] = 1.05,
+    tile_safe: Annotated[
+        bool, typer.Option("--tile-safe", help="No in-path node that shows seams when the model runs in tiles.")
+    ] = False,
+    cache: options.Cache = None,
     task: options.Task = None,
     data: options.OptionalData = None,
     budget_db: options.BudgetDb = 0.1,
@@ -47,47 +64,78 @@ def harden(
     json: options.Json = None,
 ) -> None:
     """Insert the perturbation and write the hardened model with its manifest."""
-    from pydantic import ValidationError
-
-    from kdguard.export.errors import UserError, first_problem
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.onnx_files import model_files
-    from kdguard.graph_passes.op import SvdPerturbAttributes
-    from kdguard.runtime.harden import HardenOptions, manifest_path
+    from kdguard.runtime.auto.dispatch import AUTO, HardenOptions
     from kdguard.runtime.harden import harden as harden_file
-    from kdguard.runtime.tables import number
+    from kdguard.runtime.manifest import manifest_path
+    from kdguard.runtime.tables import describe_manifest
     from kdguard.runtime.terminal import say
 
     check_outputs([output, manifest_path(output), json], model_files(model))
-    try:
-        attributes = SvdPerturbAttributes(rank=rank, gain=gain, centred=centred)
-    except ValidationError as error:
-        where, what = first_problem(error)
-        raise UserError(f"--{where}: {what}") from error
+    given = _given_attributes(rank, gain, centred, adaptive, modulation, coherence, seed)
+    globs, operators = split_names(layers), split_names(op_type)
     manifest = harden_file(
         model,
         output,
-        HardenOptions(split_names(layers), split_names(op_type), placement.value, attributes, budget_db, seed),
+        HardenOptions(
+            globs or (() if operators else (AUTO,)),
+            operators,
+            placement.value,
+            given,
+            None if gain == "auto" else given.gain if given else None,
+            budget_db,
+            seed,
+            max_slowdown,
+            tile_safe,
+            cache,
+        ),
         task=task,
         data=data,
         overrides=options.card_overrides(value_range, layout, size_multiple, extra_input),
     )
     if manifest.converted_from_opset:
         say(f"{model}: converted from opset {manifest.converted_from_opset}, which the op does not know; same answers")
-    for entry in manifest.layers:
-        change = entry.relative_distortion
-        moved = "" if change is None else f", moved by {change:.2g} times its norm"
-        say(f"{entry.layer} ({entry.op_type}): {entry.placement}, rank {entry.rank}, gain {entry.gain:g}{moved}")
-        if change is not None and change < STILL:
-            say(f"  {entry.layer} hardly moves: a dead map, or a gain near 1; it misleads nobody there", "yellow")
-    if manifest.fidelity:
-        fidelity = manifest.fidelity
-        say(
-            f"loss {number(fidelity.delta_psnr_db, 4)} dB on {fidelity.n} images, "
-            f"hardened against clean {fidelity.psnr_between_db:.1f} dB"
-        )
-    else:
-        say("fidelity not measured: give --data, or run `kdguard verify`", "yellow")
+    for line, style in describe_manifest(manifest):
+        say(line, style)
     say(f"wrote {output} and {manifest_path(output)}: {len(manifest.layers)} hardened layers")
     if json:
         write_json(json, manifest.model_dump())
+
+
+def _given_attributes(
+    rank: int | None,
+    gain: str,
+    centred: bool,
+    adaptive: float,
+    modulation: options.ModulationOption,
+    coherence: float,
+    seed: int,
+) -> SvdPerturbAttributes | None:
+    """What the user fixed, or None where everything is left to kdguard.
+
+    Raises:
+        UserError: a value that the op does not take.
+    """
+    from pydantic import ValidationError
+
+    from kdguard.export.errors import UserError, first_problem
+    from kdguard.graph_passes.op import SvdPerturbAttributes
+    from kdguard.graph_passes.op.attributes import Modulation
+    from kdguard.graph_passes.op.keys import draw_key
+
+    kind = {"none": Modulation.NONE, "pattern": Modulation.PATTERN, "tail": Modulation.TAIL_SIGN}[modulation.value]
+    fixed: dict[str, object] = {"rank": rank} if rank is not None else {}
+    if gain != "auto":
+        try:
+            fixed["gain"] = float(gain)
+        except ValueError as error:
+            raise UserError(f"--gain {gain!r} is neither a number nor auto") from error
+    if centred or adaptive or kind or coherence:
+        fixed |= {"centred": centred, "adaptive": adaptive, "modulation": kind, "coherence": coherence}
+        fixed["pattern"] = draw_key(kind, seed)
+    try:
+        return SvdPerturbAttributes.model_validate(fixed) if fixed else None
+    except ValidationError as error:
+        where, what = first_problem(error)
+        raise UserError(f"--{where}: {what}") from error

@@ -17,8 +17,18 @@ TASK_NAMES = "super-resolution, low-light, underwater, dehazing, deraining or de
 class PlacementOption(StrEnum):
     """`--placement`."""
 
+    auto = "auto"
     in_path = "in-path"
     paired = "paired"
+    compensated = "compensated"
+
+
+class ModulationOption(StrEnum):
+    """`--modulation`."""
+
+    none = "none"
+    pattern = "pattern"
+    tail = "tail"
 
 
 class ProviderOption(StrEnum):
@@ -50,6 +60,10 @@ OptionalData = Annotated[
     typer.Option("--data", metavar="DIR", help="Folder with clean/ and degraded/, equal file names."),
 ]
 BudgetDb = Annotated[float, typer.Option("--budget-db", min=0, help="PSNR that the hardened model may lose, in dB.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", metavar="DIR", help="Keep analyses here, by the hash of model and images."),
+]
 Provider = Annotated[ProviderOption, typer.Option("--provider", help="Where onnxruntime runs.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -43,22 +43,6 @@ SCREEN_PATCHES, FIT_PATCHES = 1500, 4000
 
 
 @dataclass(frozen=True)
-class Compensation:
-    """A chosen map with its gain and its readers' new weights.
-
-    Attributes:
-        attributes: of the in-path `SvdPerturb`.
-        refits: per output name of the reading convolution.
-        outcome: on the trial images.
-    """
-
-    layer: str
-    attributes: SvdPerturbAttributes
-    refits: dict[str, Refit]
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
 class Candidate:
     """A map whose readers are all convolutions, with the statistics of one rank."""
 
@@ -81,6 +65,40 @@ class Candidate:
             refits = self.refits(excess).values()
             ratios.append(max(r.left_over for r in refits) / max(1e-12, min(r.stripped for r in refits)))
         return min(ratios)
+
+
+@dataclass(frozen=True)
+class Compensation:
+    """A candidate at one gain, with its readers' new weights.
+
+    Attributes:
+        outcome: on the trial images.
+    """
+
+    candidate: Candidate
+    refits: dict[str, Refit]
+    outcome: Outcome
+
+    @property
+    def layer(self) -> str:
+        """The perturbed map."""
+        return self.candidate.layer
+
+    @property
+    def attributes(self) -> SvdPerturbAttributes:
+        """Of the in-path `SvdPerturb`."""
+        return self.candidate.attributes.model_copy(update={"gain": 1 + self.outcome.excess})
+
+    def weaker(self, room: float) -> Compensation:
+        """The same at the gain closest to this one whose left-over energy is at most `room` times as large."""
+        allowed = room * max(refit.left_over for refit in self.refits.values())
+        refits, excess = self.refits, self.outcome.excess
+        for share in np.geomspace(0.95, 0.1, 24):
+            excess = self.outcome.excess * float(share)
+            refits = self.candidate.refits(excess)
+            if max(refit.left_over for refit in refits.values()) <= allowed:
+                break
+        return Compensation(self.candidate, refits, replace(self.outcome, excess=excess))
 
 
 def gather(
@@ -111,8 +129,8 @@ def gather(
             for candidate in candidates:
                 F = maps[candidate.layer][0]
                 top = top_part(F, candidate.attributes)
-                for statistics in {id(s): s for s in candidate.statistics}.values():
-                    statistics.add(F, top, patches)
+                for shared in {id(entry): entry for entry in candidate.statistics}.values():
+                    shared.add(F, top, patches)
             advance()
     return candidates
 
@@ -191,10 +209,12 @@ class Scan:
         """The trials that kept their distance from every gate."""
         return [outcome for outcome in self.tried.values() if acceptable(outcome, budget_db)]
 
-    def compensation(self, outcome: Outcome) -> Compensation:
-        """The candidate at one of the gains tried."""
-        attributes = self.candidate.attributes.model_copy(update={"gain": 1 + outcome.excess})
-        return Compensation(self.candidate.layer, attributes, self._refits[outcome.excess], outcome)
+    def best(self, budget_db: float) -> Compensation | None:
+        """The acceptable trial that costs a stripper most."""
+        outcome = max(self.acceptable(budget_db), key=lambda outcome: outcome.strip_db, default=None)
+        if outcome is None or outcome.strip_db < WORTHWHILE_DB:
+            return None
+        return Compensation(self.candidate, self._refits[outcome.excess], outcome)
 
 
 def search(
@@ -205,7 +225,7 @@ def search(
     trial: Sequence[ImagePair],
     budget_db: float,
 ) -> list[Compensation]:
-    """Conv-only maps at gains that keep every gate, the one that costs a stripper most first.
+    """Conv-only maps, each at the best gain that keeps every gate; the one that costs a stripper most first.
 
     Args:
         layers: maps that are alive and influence the output, in graph order; those with other
@@ -235,10 +255,5 @@ def search(
             for _ in range(REFINEMENTS):
                 scan.step(trial, clean, budget_db)
                 advance()
-    found = [
-        scan.compensation(outcome)
-        for scan in scans
-        for outcome in scan.acceptable(budget_db)
-        if outcome.strip_db >= WORTHWHILE_DB
-    ]
+    found = [best for scan in scans if (best := scan.best(budget_db))]
     return sorted(found, key=lambda compensation: -compensation.outcome.strip_db)

@@ -48,8 +48,9 @@ def top_part(F: NDArray[np.float32], attributes: SvdPerturbAttributes) -> NDArra
     mean = flat.mean(axis=1, keepdims=True) if attributes.centred else np.zeros((len(flat), 1), np.float32)
     centred = flat - mean
     U = top_singular_vectors_of_gram(centred.astype(np.float64) @ centred.T.astype(np.float64), attributes.rank)
-    U = U.astype(np.float32)
-    return (U @ (U.T @ centred)).reshape(F.shape)
+    narrow = U.astype(np.float32)
+    top: NDArray[np.float32] = (narrow @ (narrow.T @ centred)).reshape(F.shape)
+    return top
 
 
 class RefitStatistics:

@@ -1,0 +1,173 @@
+"""From what the user asked for to a plan: named layers or chosen ones, given gains or calibrated ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import onnx
+
+from kdguard.export.errors import UserError
+from kdguard.export.image_pairs import ImagePair
+from kdguard.export.model_card import ModelCard
+from kdguard.graph_passes.insert_svd_perturb import Site
+from kdguard.graph_passes.layers import find_layers, find_obstacles, infer_value_infos, select_layers
+from kdguard.graph_passes.op import SvdPerturbAttributes
+from kdguard.runtime.analysis import Analysis, analyse
+from kdguard.runtime.auto import paired
+from kdguard.runtime.auto.in_path import plan_in_path
+from kdguard.runtime.auto.plan import Plan, plan_auto
+from kdguard.runtime.auto.split import Split, split
+
+PlacementChoice = Literal["auto", "in-path", "paired", "compensated"]
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class HardenOptions:
+    """What to insert and where.
+
+    Attributes:
+        globs: layers by name; `("auto",)` leaves the choice to the calibration data.
+        op_types: layers by operator.
+        placement: `auto` is paired and compensated together where layers are chosen, paired where named.
+        attributes: of every node; None for those that fit the placement.
+        gain: None for gains calibrated per layer.
+        max_slowdown: hardened over clean time up to which further taps are covered.
+        tile_safe: no in-path node that shows seams when the model is run in tiles.
+        cache: folder for analyses.
+    """
+
+    globs: Sequence[str] = (AUTO,)
+    op_types: Sequence[str] = ()
+    placement: PlacementChoice = "auto"
+    attributes: SvdPerturbAttributes | None = None
+    gain: float | None = None
+    budget_db: float = 0.1
+    seed: int = 0
+    max_slowdown: float = 1.05
+    tile_safe: bool = False
+    cache: Path | None = None
+
+    @property
+    def chooses_layers(self) -> bool:
+        """Whether the layers are left to kdguard."""
+        return tuple(self.globs) == (AUTO,) and not self.op_types
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether something is left to calibration."""
+        calibrated = self.gain is None and self.attributes is None
+        return self.chooses_layers or calibrated or self.placement == "compensated"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan and what it was made from.
+
+    Attributes:
+        check: images that the gates are measured on; none of them was fitted or scanned on unless
+            there were fewer than four.
+        spare: images for an attacker's refit.
+    """
+
+    plan: Plan
+    check: list[ImagePair]
+    spare: list[ImagePair] = field(default_factory=list)
+    analysis: Analysis | None = None
+
+
+def make_plan(
+    model: onnx.ModelProto, card: ModelCard | None, pairs: Sequence[ImagePair], options: HardenOptions
+) -> Planned:
+    """Work out sites and refits.
+
+    Raises:
+        UserError: unknown layers, none eligible, or calibration asked for without data.
+        GateFailedError: no gain keeps the gates.
+    """
+    named = [] if options.chooses_layers else _named(model, options)
+    if not options.needs_data:
+        return Planned(Plan(_explicit(named, options)), list(pairs))
+    if card is None or not pairs:
+        raise UserError(
+            "choosing layers or gains needs calibration images: give --data and --task, or name --layers and give "
+            "--gain"
+        )
+    sensitivity = options.placement == "in-path"
+    analysis = analyse(model, card, pairs, cache=options.cache, sensitivity=sensitivity)
+    images = split(pairs, card, analysis)
+    notes = () if images.disjoint else ("fewer than four calibration images: the gates were checked on the same ones",)
+    plan = _plan(model, card, analysis, images, named, options)
+    plan = Plan(plan.sites, plan.refits, plan.reasons, plan.rules, plan.coverage, (*plan.notes, *notes))
+    return Planned(plan, images.check, [*images.trial, *images.fit], analysis)
+
+
+def _named(model: onnx.ModelProto, options: HardenOptions) -> list[str]:
+    values = infer_value_infos(model)
+    layers = find_layers(model, values)
+    chosen = select_layers(layers, options.globs, options.op_types, find_obstacles(model, values))
+    return [layer.name for layer in chosen]
+
+
+def _explicit(named: Sequence[str], options: HardenOptions) -> list[Site]:
+    attributes = options.attributes or SvdPerturbAttributes()
+    if options.gain is not None:
+        attributes = attributes.model_copy(update={"gain": options.gain})
+    placement: Literal["in-path", "paired"] = "in-path" if options.placement == "in-path" else "paired"
+    return [Site(layer, attributes, placement) for layer in named]
+
+
+def _plan(
+    model: onnx.ModelProto,
+    card: ModelCard,
+    analysis: Analysis,
+    images: Split,
+    named: Sequence[str],
+    options: HardenOptions,
+) -> Plan:
+    if options.placement == "in-path":
+        layers = named or _least_sensitive(analysis)
+        attributes = options.attributes or SvdPerturbAttributes()
+        return plan_in_path(model, card, analysis, layers, attributes, images.check, options.budget_db)
+    if named and options.placement != "compensated":
+        return _pair_named(analysis, named, options)
+    return plan_auto(
+        model,
+        card,
+        analysis,
+        images,
+        placement=options.placement,
+        gain=options.gain,
+        budget_db=options.budget_db,
+        max_slowdown=options.max_slowdown,
+        seed=options.seed,
+        layers=named or None,
+        tile_safe=options.tile_safe,
+    )
+
+
+def _least_sensitive(analysis: Analysis) -> list[str]:
+    """The one map that bears the largest in-path gain."""
+    usable = [layer for layer in analysis.layers if not layer.dead and layer.influences and layer.shape[1] > 1]
+    if not usable:
+        raise UserError("the model has no eligible layer: every feature map is dead or without influence")
+    return [max(usable, key=lambda layer: layer.psnr_between_db or 0.0).name]
+
+
+def _pair_named(analysis: Analysis, named: Sequence[str], options: HardenOptions) -> Plan:
+    by_name, sites = analysis.by_name(), []
+    for name in named:
+        layer = by_name.get(name)
+        gain = paired.gain_for(layer) if layer else None
+        if layer is None or layer.dead or gain is None:
+            why = analysis.skipped.get(name, "it is dead: there is nothing to perturb")
+            raise UserError(f"layer {name!r} cannot be given a gain by calibration ({why}); leave it out")
+        if options.attributes:
+            attributes = options.attributes.model_copy(update={"gain": options.gain or gain})
+        else:
+            attributes = paired.paired_attributes(layer, options.gain or gain, options.seed)
+        sites.append(Site(name, attributes))
+    return Plan(sites, reasons=dict.fromkeys(named, "asked for; gain from calibration"), rules=paired.RULES)
