@@ -39,6 +39,9 @@ BUDGET_SHARE = 0.6
 SSIM_LOSS = 0.0006
 WORTHWHILE_DB = 0.3
 """A compensated node that costs a stripper less than this is not worth its time."""
+MAX_PATCH = 1200
+"""Values that a reader sees at once, channels x kernel; the covariances grow with its square, the solution with
+its cube. 128 channels of a 3x3 convolution are inside."""
 SCREEN_PATCHES, FIT_PATCHES = 1500, 4000
 
 
@@ -217,6 +220,11 @@ class Scan:
         return Compensation(self.candidate, self._refits[outcome.excess], outcome)
 
 
+def _refittable(model: onnx.ModelProto, layer: str) -> bool:
+    readers = conv_readers(model, layer)
+    return bool(readers) and all(reader.weight[0].size * reader.group <= MAX_PATCH for reader in readers or ())
+
+
 def search(
     model: onnx.ModelProto,
     card: ModelCard,
@@ -233,7 +241,7 @@ def search(
         fit: images for the statistics.
         trial: other images, for scanning gains.
     """
-    possible = [layer for layer in layers if conv_readers(model, layer)]
+    possible = [layer for layer in layers if _refittable(model, layer)]
     if not possible:
         return []
     finalists = screen(model, card, possible, fit[:: max(1, len(fit) // 4)][:4])

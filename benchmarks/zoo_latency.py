@@ -1,0 +1,92 @@
+"""Hardened over clean time of the models that benchmarks/zoo_harden.py left: onnxruntime CPU, interleaved, medians.
+
+    python benchmarks/zoo_latency.py [TASK...] > benchmarks/results/zoo_latency.json
+
+Each teacher runs on its first published test image, whole. Also with the compensated node or the
+paired nodes alone taken out, to say what each costs.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+
+import numpy as np
+import onnx
+import zoo
+
+from kdguard.export.image_tensor import image_to_tensor
+from kdguard.export.onnx_files import load_onnx
+from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
+from kdguard.graph_passes.inventory import hardened_layers
+from kdguard.graph_passes.op import SvdPerturbAttributes
+from kdguard.runtime.session import RestorationSession, resolve_card
+
+REPEATS = 21
+
+
+def only(teacher: onnx.ModelProto, hardened: onnx.ModelProto, placement: str) -> onnx.ModelProto | None:
+    """The clean teacher with the hardened one's nodes of one placement."""
+    sites = [
+        Site(
+            entry.layer,
+            SvdPerturbAttributes.model_validate({k: v for k, v in entry.attributes.items() if k != "plugin_namespace"}),
+            "paired" if placement == "paired" else "in-path",
+        )
+        for entry in hardened_layers(hardened)
+        if entry.placement == placement
+    ]
+    return InsertSvdPerturb(sites=sites)(teacher).model if sites else None
+
+
+def measure(task: str) -> dict[str, object]:
+    teacher, hardened = load_onnx(zoo.ZOO / task / "teacher.onnx"), load_onnx(zoo.HARDENED / f"{task}.onnx")
+    card = resolve_card(hardened, task)
+    models = {"clean": teacher, "hardened": hardened}
+    for placement in ("paired", "in-path"):
+        if model := only(teacher, hardened, placement):
+            models[placement] = model
+    sessions = {name: RestorationSession(model, card) for name, model in models.items()}
+    pair = zoo.test_pairs(task, card)[0]
+    tensor = image_to_tensor(pair.degraded, card)
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    for repeat in range(REPEATS + 2):
+        for name, session in sessions.items():
+            started = time.perf_counter()
+            session.run(tensor)
+            if repeat >= 2:
+                times[name].append(time.perf_counter() - started)
+    ratios = {name: statistics.median(np.array(values) / np.array(times["clean"])) for name, values in times.items()}
+    return {
+        "task": task,
+        "input": list(tensor.shape),
+        "clean_ms": round(1000 * statistics.median(times["clean"]), 2),
+        "ratio": round(ratios["hardened"], 4),
+        "ratio_paired_only": round(ratios["paired"], 4) if "paired" in ratios else None,
+        "ratio_compensated_only": round(ratios["in-path"], 4) if "in-path" in ratios else None,
+        "paired_layers": sum(entry.placement == "paired" for entry in hardened_layers(hardened)),
+    }
+
+
+def main() -> None:
+    rows = []
+    for task in zoo.tasks(sys.argv[1:]):
+        rows.append(measure(task))
+        print(json.dumps(rows[-1]), file=sys.stderr)
+    json.dump(
+        {
+            "command": "python benchmarks/zoo_latency.py > benchmarks/results/zoo_latency.json",
+            "what": "median of interleaved hardened / clean times, onnxruntime CPU, one process, default settings",
+            "repeats": REPEATS,
+            "results": rows,
+        },
+        sys.stdout,
+        indent=1,
+    )
+    print()
+
+
+if __name__ == "__main__":
+    main()
