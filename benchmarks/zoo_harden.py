@@ -94,7 +94,7 @@ def main() -> None:
     json.dump(
         {
             "command": "python benchmarks/zoo_harden.py > benchmarks/results/zoo_harden.json",
-            "what": "kdguard harden with default settings, calibrated on 64 photographs, scored on published test pairs",
+            "what": "kdguard harden with its defaults, calibrated on 64 photographs, scored on published test pairs",
             "cores": os.cpu_count(),
             "results": rows,
         },

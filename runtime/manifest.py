@@ -23,10 +23,10 @@ class ManifestLayer(BaseModel):
     rank: int
     gain: float
     centred: bool
-    adaptive: float
-    modulation: int
-    coherence: float
-    stride: int
+    adaptive: float = 0.0
+    modulation: int = 0
+    coherence: float = 0.0
+    stride: int = 1
     nodes: list[str]
     refitted: list[str] = Field(default_factory=list, description="outputs of the convolutions with new weights")
     reason: str = Field("", description="why this layer")

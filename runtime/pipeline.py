@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from kdguard.export.errors import UserError
 from kdguard.export.model_card import ModelCard, SizeMultiple, ValueRange
 from kdguard.export.tasks import get_task
-from kdguard.graph_passes.op.attributes import Gain, Rank
+from kdguard.graph_passes.op.attributes import Gain, Rank, SvdPerturbAttributes
 from kdguard.runtime.attack import DEFAULT_RECIPES
+from kdguard.runtime.auto.dispatch import AUTO, HardenOptions, PlacementChoice
 from kdguard.runtime.fidelity import MAX_BUDGET_DB
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.trial import TrainingOptions
@@ -77,13 +78,31 @@ class TeacherSection(_Strict):
 class HardenSection(_Strict):
     """See `kdguard harden --help`."""
 
-    layers: list[str] = Field(default_factory=list)
+    layers: list[str] = Field(default_factory=list, description="empty: chosen from the calibration images")
     op_types: list[str] = Field(default_factory=list)
-    placement: Literal["in-path", "paired"] = "paired"
-    rank: Rank = 4
-    gain: Gain = 10.0
+    placement: PlacementChoice = "auto"
+    rank: Rank | None = None
+    gain: Gain | None = Field(None, description="none: calibrated per layer")
     centred: bool = False
     budget_db: float = Field(0.1, ge=0, le=MAX_BUDGET_DB)
+    max_slowdown: float = Field(1.05, ge=1)
+    tile_safe: bool = False
+
+    def options(self, seed: int, cache: Path) -> HardenOptions:
+        """As `runtime.harden.harden` takes them."""
+        fixed = {"rank": self.rank, "gain": self.gain, "centred": self.centred or None}
+        given = {name: value for name, value in fixed.items() if value is not None}
+        return HardenOptions(
+            globs=self.layers or (() if self.op_types else (AUTO,)),
+            op_types=self.op_types,
+            placement=self.placement,
+            attributes=SvdPerturbAttributes.model_validate(given) if given else None,
+            budget_db=self.budget_db,
+            seed=seed,
+            max_slowdown=self.max_slowdown,
+            tile_safe=self.tile_safe,
+            cache=cache,
+        )
 
 
 class AttackSection(_Strict):

@@ -16,10 +16,9 @@ from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.export.tasks import get_task
 from kdguard.export.torch_export import export_teacher
 from kdguard.export.user_code import import_callable
-from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.attack import AttackOptions, AttackOutcome, attack
 from kdguard.runtime.fidelity import FidelityReport, RestoredImage, measure_fidelity
-from kdguard.runtime.harden import HardenOptions, harden
+from kdguard.runtime.harden import harden
 from kdguard.runtime.manifest import Manifest
 from kdguard.runtime.pipeline import Pipeline
 from kdguard.runtime.report.environment import current_environment
@@ -173,21 +172,8 @@ def _teacher(pipeline: Pipeline, base: Path, target: Path, calibration: Path) ->
 
 
 def _harden(pipeline: Pipeline, teacher: Path, out: Path, calibration: Path) -> Manifest:
-    section = pipeline.harden
-    return harden(
-        teacher,
-        out / "hardened.onnx",
-        HardenOptions(
-            section.layers,
-            section.op_types,
-            section.placement,
-            SvdPerturbAttributes(rank=section.rank, gain=section.gain, centred=section.centred),
-            section.budget_db,
-            pipeline.seed,
-        ),
-        data=calibration,
-        manifest=out / "manifest.json",
-    )
+    options = pipeline.harden.options(pipeline.seed, out / "cache")
+    return harden(teacher, out / "hardened.onnx", options, data=calibration, manifest=out / "manifest.json")
 
 
 def _verify(

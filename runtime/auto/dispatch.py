@@ -23,6 +23,7 @@ from kdguard.runtime.auto.split import Split, split
 
 PlacementChoice = Literal["auto", "in-path", "paired", "compensated"]
 AUTO = "auto"
+UNCALIBRATED_GAIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class HardenOptions:
         op_types: layers by operator.
         placement: `auto` is paired and compensated together where layers are chosen, paired where named.
         attributes: of every node; None for those that fit the placement.
-        gain: None for gains calibrated per layer.
+        gain: overrides the attributes' one. Without either (1, the op's default, would do nothing) gains
+            are calibrated per layer, and `UNCALIBRATED_GAIN` where there are no images.
         max_slowdown: hardened over clean time up to which further taps are covered.
         tile_safe: no in-path node that shows seams when the model is run in tiles.
         cache: folder for analyses.
@@ -57,10 +59,17 @@ class HardenOptions:
         return tuple(self.globs) == (AUTO,) and not self.op_types
 
     @property
+    def fixed_gain(self) -> float | None:
+        """The gain that the user named, if any."""
+        if self.gain is not None:
+            return self.gain
+        return self.attributes.gain if self.attributes and self.attributes.gain != 1 else None
+
+    @property
     def needs_data(self) -> bool:
-        """Whether something is left to calibration."""
-        calibrated = self.gain is None and self.attributes is None
-        return self.chooses_layers or calibrated or self.placement == "compensated"
+        """Whether nothing can be done without images."""
+        scans = self.placement == "in-path" and self.fixed_gain is None
+        return self.chooses_layers or scans or self.placement == "compensated"
 
 
 @dataclass(frozen=True)
@@ -89,13 +98,17 @@ def make_plan(
         GateFailedError: no gain keeps the gates.
     """
     named = [] if options.chooses_layers else _named(model, options)
-    if not options.needs_data:
-        return Planned(Plan(_explicit(named, options)), list(pairs))
-    if card is None or not pairs:
+    has_data = card is not None and bool(pairs)
+    if options.needs_data and not has_data:
         raise UserError(
             "choosing layers or gains needs calibration images: give --data and --task, or name --layers and give "
             "--gain"
         )
+    if not options.needs_data and (options.fixed_gain is not None or not has_data):
+        uncalibrated = (f"gains are not calibrated without --data: {UNCALIBRATED_GAIN:g} everywhere",)
+        notes = () if options.fixed_gain is not None else uncalibrated
+        return Planned(Plan(_explicit(named, options), notes=notes), list(pairs))
+    assert card is not None
     sensitivity = options.placement == "in-path"
     analysis = analyse(model, card, pairs, cache=options.cache, sensitivity=sensitivity)
     images = split(pairs, card, analysis)
@@ -114,8 +127,7 @@ def _named(model: onnx.ModelProto, options: HardenOptions) -> list[str]:
 
 def _explicit(named: Sequence[str], options: HardenOptions) -> list[Site]:
     attributes = options.attributes or SvdPerturbAttributes()
-    if options.gain is not None:
-        attributes = attributes.model_copy(update={"gain": options.gain})
+    attributes = attributes.model_copy(update={"gain": options.fixed_gain or UNCALIBRATED_GAIN})
     placement: Literal["in-path", "paired"] = "in-path" if options.placement == "in-path" else "paired"
     return [Site(layer, attributes, placement) for layer in named]
 
@@ -140,7 +152,7 @@ def _plan(
         analysis,
         images,
         placement=options.placement,
-        gain=options.gain,
+        gain=options.fixed_gain,
         budget_db=options.budget_db,
         max_slowdown=options.max_slowdown,
         seed=options.seed,
@@ -166,8 +178,8 @@ def _pair_named(analysis: Analysis, named: Sequence[str], options: HardenOptions
             why = analysis.skipped.get(name, "it is dead: there is nothing to perturb")
             raise UserError(f"layer {name!r} cannot be given a gain by calibration ({why}); leave it out")
         if options.attributes:
-            attributes = options.attributes.model_copy(update={"gain": options.gain or gain})
+            attributes = options.attributes.model_copy(update={"gain": options.fixed_gain or gain})
         else:
-            attributes = paired.paired_attributes(layer, options.gain or gain, options.seed)
+            attributes = paired.paired_attributes(layer, options.fixed_gain or gain, options.seed)
         sites.append(Site(name, attributes))
     return Plan(sites, reasons=dict.fromkeys(named, "asked for; gain from calibration"), rules=paired.RULES)

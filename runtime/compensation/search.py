@@ -92,16 +92,18 @@ class Compensation:
         """Of the in-path `SvdPerturb`."""
         return self.candidate.attributes.model_copy(update={"gain": 1 + self.outcome.excess})
 
+    def at(self, excess: float) -> Compensation:
+        """The same at another gain; the outcome stays that of the trial."""
+        return Compensation(self.candidate, self.candidate.refits(excess), replace(self.outcome, excess=excess))
+
     def weaker(self, room: float) -> Compensation:
         """The same at the gain closest to this one whose left-over energy is at most `room` times as large."""
         allowed = room * max(refit.left_over for refit in self.refits.values())
-        refits, excess = self.refits, self.outcome.excess
         for share in np.geomspace(0.95, 0.1, 24):
-            excess = self.outcome.excess * float(share)
-            refits = self.candidate.refits(excess)
-            if max(refit.left_over for refit in refits.values()) <= allowed:
+            found = self.at(self.outcome.excess * float(share))
+            if max(refit.left_over for refit in found.refits.values()) <= allowed:
                 break
-        return Compensation(self.candidate, refits, replace(self.outcome, excess=excess))
+        return found
 
 
 def gather(

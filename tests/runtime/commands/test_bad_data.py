@@ -72,7 +72,7 @@ def test_sizes_that_do_not_fit(
 ) -> None:
     save_onnx(model, tmp_path / "t.onnx")
     data = write_pairs(write_images, tmp_path / "pairs", *sizes)
-    common = ["--layers", layer, "--task", "denoising", "--data", data, "--json", tmp_path / "m.json"]
+    common = ["--layers", layer, "--gain", "10", "--task", "denoising", "--data", data, "--json", tmp_path / "m.json"]
     assert kdguard("harden", tmp_path / "t.onnx", "-o", tmp_path / "h.onnx", *common) == 0, kdguard.err
     fidelity = json.loads((tmp_path / "m.json").read_text())["fidelity"]
     assert fidelity["n"] == len(sizes)

@@ -47,7 +47,20 @@ def test_inspect_harden_verify(kdguard: CommandLine, conv_net_file: Path, pairs_
     assert kdguard("inspect", conv_net_file, "--json", report) == 0
     assert [layer["name"] for layer in read(report)["layers"]] == ["a", "b", "c", "d", "tail"]  # type: ignore[attr-defined]
 
-    code = kdguard("harden", conv_net_file, "-o", hardened, "--layers", "b", "--op-type", "Add", "--data", pairs_folder)
+    code = kdguard(
+        "harden",
+        conv_net_file,
+        "-o",
+        hardened,
+        "--layers",
+        "b",
+        "--op-type",
+        "Add",
+        "--data",
+        pairs_folder,
+        "--gain",
+        "10",
+    )
     assert code == 0, kdguard.err
     assert [entry.layer for entry in hardened_layers(load_onnx(hardened))] == ["b", "d"]
     assert "b (Relu): paired, rank 4, gain 10, moved by" in kdguard.out
@@ -63,7 +76,9 @@ def test_verify_fails_with_one_and_still_writes_its_json(
     kdguard: CommandLine, conv_net_file: Path, pairs_folder: Path, tmp_path: Path
 ) -> None:
     hardened, report = tmp_path / "h.onnx", tmp_path / "r.json"
-    assert kdguard("harden", conv_net_file, "-o", hardened, "--layers", "b", "--placement", "in-path") == 0
+    assert (
+        kdguard("harden", conv_net_file, "-o", hardened, "--layers", "b", "--placement", "in-path", "--gain", "10") == 0
+    )
     assert "fidelity not measured" in kdguard.out
     line = kdguard.refuses("verify", conv_net_file, hardened, "--data", pairs_folder, "--json", report, code=1)
     assert "fidelity gate failed" in line
