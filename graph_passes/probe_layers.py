@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -24,9 +24,9 @@ class ProbeLayers(GraphPass):
     A layer whose strength is 0 costs nothing: the op stands in a branch that is not taken.
     """
 
-    def __init__(self, layers: Sequence[str], attributes: SvdPerturbAttributes) -> None:
-        self.layers = tuple(layers)
-        self.attributes = attributes
+    def __init__(self, layers: Mapping[str, SvdPerturbAttributes]) -> None:
+        """Take the layers in the order of the input's entries, each with its op."""
+        self.layers = dict(layers)
 
     def call(self, model: onnx.ModelProto) -> PassResult:
         result = onnx.ModelProto()
@@ -57,7 +57,7 @@ class ProbeLayers(GraphPass):
         on, off = (f"{NAME_PREFIX}{layer}/{part}" for part in ("on", "off"))
         empty = [helper.make_empty_tensor_value_info(name) for name in (on, off)]
         perturb = helper.make_node(PERTURB, [clean, strength], [on, ""], domain=DOMAIN)
-        values = self.attributes.node_attributes().items()
+        values = self.layers[layer].node_attributes().items()
         perturb.attribute.extend(helper.make_attribute(name, value) for name, value in values)
         branches = {
             "then_branch": helper.make_graph([perturb], "on", [], empty[:1]),

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from rich.markup import escape
 from rich.table import Table
 
+from kdguard.graph_passes.inventory import HardenedLayer
+from kdguard.graph_passes.layers import Layer
+from kdguard.runtime.analysis.layer_analysis import Analysis
 from kdguard.runtime.fidelity import WORST_MARGIN_DB, FidelityReport
 from kdguard.runtime.manifest import Manifest
 from kdguard.runtime.scoreboard import Group, Scoreboard
@@ -123,3 +129,50 @@ def describe_manifest(manifest: Manifest) -> list[tuple[str, str]]:
         agreement = f"{tiles.hardened_db:.1f} dB, the clean teacher {tiles.clean_db:.1f}"
         lines.append((f"tile-wise and whole-image output agree to {agreement}; --tile-safe avoids that", "yellow"))
     return lines + [(note, "yellow") for note in manifest.notes]
+
+
+def layer_table(layers: Sequence[Layer], hardened: Sequence[HardenedLayer], title: str) -> Table:
+    """Feature maps as the graph tells them."""
+    placements = {entry.layer: entry for entry in hardened}
+    table = _columns(title, ("layer", "operator", "channels", "type", "read by", "kdguard"))
+    for layer in layers:
+        entry = placements.get(layer.name)
+        mark = f"{entry.placement}, rank {entry.attributes['rank']}, gain {entry.attributes['gain']:g}" if entry else ""
+        channels = "?" if layer.shape[1] is None else str(layer.shape[1])
+        readers = f"{layer.consumers}: {', '.join(layer.readers)}" if layer.readers else str(layer.consumers)
+        table.add_row(escape(layer.name), escape(layer.op_type), channels, layer.dtype, escape(readers), mark)
+    return table
+
+
+def analysis_table(analysis: Analysis, title: str) -> Table:
+    """Feature maps as calibration images show them."""
+    headings = ("layer", "operator", "read by", "shape", "depth", "top 1/4", "centred", "varies", "dB/gain", "")
+    table = _columns(title, headings)
+    for layer in analysis.layers:
+        sensitivity = "" if layer.sensitivity_db is None else number(layer.sensitivity_db)
+        remark = "dead" if layer.dead else "" if layer.influences else "no influence"
+        table.add_row(
+            escape(layer.name),
+            escape(layer.op_type),
+            escape(", ".join(layer.readers)),
+            "x".join(map(str, layer.shape[1:])),
+            number(layer.depth),
+            f"{number(layer.energy_share[1])}/{number(layer.energy_share[4])}",
+            f"{number(layer.centred_share[1])}/{number(layer.centred_share[4])}",
+            number(layer.subspace_variation),
+            sensitivity,
+            remark,
+        )
+    table.caption = (
+        "top 1/4: share of energy in the largest singular value and in the four largest, as is and centred; varies: "
+        "of the top subspace between images; dB/gain: PSNR lost per unit of in-path gain"
+    )
+    return table
+
+
+def _columns(title: str, headings: Sequence[str]) -> Table:
+    table = Table(title=title)
+    for heading in headings:
+        # Names are copied into --layers: they may not be broken over lines.
+        table.add_column(heading, no_wrap=heading == "layer", overflow="fold")
+    return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from kdguard.graph_passes.probe_layers import STRENGTHS, ProbeLayers
 from kdguard.runtime.metrics import psnr
 from kdguard.runtime.session import RestorationSession
 
-PROBE_GAIN = 2.0
+PROBE_RANK, PROBE_GAIN = 4, 2.0
 PROBE_STRENGTH = 0.1
 """Of the probe's gain: gain 1.1, small enough for a slope and large enough for fp32."""
 
@@ -38,16 +38,20 @@ class Sensitivity:
 def measure_sensitivity(
     model: onnx.ModelProto,
     card: ModelCard,
-    layers: Sequence[str],
+    channels: Mapping[str, int],
     pairs: Sequence[ImagePair],
     on_layer: Callable[[], None] = lambda: None,
 ) -> dict[str, Sensitivity]:
     """Perturb one layer after the other, in-path, in one session.
 
     Args:
+        channels: of every layer to perturb.
         pairs: small crops; every layer costs a run over each.
     """
-    probe = ProbeLayers(layers, SvdPerturbAttributes(rank=4, gain=PROBE_GAIN))(model).model
+    # Amplifying every component of a map is a change of scale, which a normalisation behind it takes back.
+    ranks = {layer: min(PROBE_RANK, max(1, count // 2)) for layer, count in channels.items()}
+    attributes = {layer: SvdPerturbAttributes(rank=rank, gain=PROBE_GAIN) for layer, rank in ranks.items()}
+    probe = ProbeLayers(attributes)(model).model
     session = RestorationSession(probe, card)
     task = get_task(card.task)
     tensors = [image_to_tensor(pair.degraded, card) for pair in pairs]
@@ -58,11 +62,11 @@ def measure_sensitivity(
             tensor_to_image(output, card, *pair.degraded.shape[:2]) for output, pair in zip(outputs, pairs, strict=True)
         ]
 
-    nothing = np.zeros(len(layers), np.float32)
+    nothing = np.zeros(len(channels), np.float32)
     clean = restore(nothing)
     own = [psnr(image, pair.clean, task, card.scale) for image, pair in zip(clean, pairs, strict=True)]
     found = {}
-    for index, layer in enumerate(layers):
+    for index, layer in enumerate(channels):
         strengths = nothing.copy()
         strengths[index] = PROBE_STRENGTH
         moved = [np.nan_to_num(image) for image in restore(strengths)]

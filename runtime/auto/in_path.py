@@ -39,7 +39,7 @@ class _SharedGain:
     ) -> None:
         full = attributes.model_copy(update={"gain": 1 + MAX_EXCESS})
         self._shares = np.array([*shares.values()], np.float32)
-        self._session = RestorationSession(ProbeLayers([*shares], full)(model).model, card)
+        self._session = RestorationSession(ProbeLayers(dict.fromkeys(shares, full))(model).model, card)
         self.card, self.factor, self.provider = card, 0.0, self._session.provider
         self.large = False
 

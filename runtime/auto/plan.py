@@ -14,6 +14,7 @@ from kdguard.graph_passes.costs import IN_PATH_PER_VALUE, PER_OP
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
 from kdguard.graph_passes.refit_consumers import RefitConsumers
 from kdguard.runtime.analysis import Analysis
+from kdguard.runtime.analysis.analyse import without_influence
 from kdguard.runtime.auto import paired
 from kdguard.runtime.auto.split import Split
 from kdguard.runtime.compensation import search
@@ -62,14 +63,34 @@ class Plan:
         return InsertSvdPerturb(sites=self.sites)(RefitConsumers(weights)(model).model).model
 
 
-def choose_pairs(analysis: Analysis, seed: int, gain: float | None, spare: float, max_slowdown: float) -> Plan:
+def choose_pairs(
+    model: onnx.ModelProto,
+    card: ModelCard,
+    analysis: Analysis,
+    pairs: Sequence[ImagePair],
+    *,
+    seed: int,
+    gain: float | None,
+    spare: float,
+    max_slowdown: float,
+) -> Plan:
     """The paired part of a plan.
 
     Args:
+        pairs: to see whether a chosen layer reaches the output; one that does not is replaced.
         gain: for all layers; None for each layer's own.
     """
+    while chosen := paired.choose_paired(analysis, spare, max_slowdown):
+        by_name = analysis.by_name()
+        useless = without_influence(model, card, pairs, [by_name[entry.layer] for entry in chosen])
+        if not useless:
+            break
+        layers = [
+            layer.model_copy(update={"influences": layer.influences and layer.name not in useless})
+            for layer in analysis.layers
+        ]
+        analysis = analysis.model_copy(update={"layers": layers})
     by_name = analysis.by_name()
-    chosen = paired.choose_paired(analysis, spare, max_slowdown)
     sites = [
         Site(entry.layer, paired.paired_attributes(by_name[entry.layer], gain or entry.gain, seed)) for entry in chosen
     ]
@@ -203,7 +224,9 @@ def plan_auto(
             raise GateFailedError(_nothing_compensated(candidates))
         return found
     spare = in_path_cost(analysis, candidates[0].layer) if candidates else 0.0
-    base = choose_pairs(analysis, seed, gain, spare, max_slowdown)
+    base = choose_pairs(
+        model, card, analysis, images.trial, seed=seed, gain=gain, spare=spare, max_slowdown=max_slowdown
+    )
     found = first_that_holds(model, card, base, candidates, images.check, budget_db, tile_safe) if candidates else None
     if found is not None:
         return found
