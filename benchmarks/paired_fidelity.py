@@ -26,7 +26,8 @@ from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.layers import find_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.fidelity import measure_fidelity
-from kdguard.runtime.session import RestorationSession, resolve_card
+from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.session import RestorationSession
 
 ROOT = Path(__file__).parent.parent
 ZOO = Path(os.environ.get("KDGUARD_ZOO", ROOT.parent / "shared" / "zoo"))

@@ -27,7 +27,8 @@ from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.fidelity import measure_fidelity
 from kdguard.runtime.manifest import Manifest, manifest_path
-from kdguard.runtime.session import RestorationSession, resolve_card
+from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.strip import REFIT_IMAGES, measure_strip
 
 

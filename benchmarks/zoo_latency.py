@@ -22,7 +22,8 @@ from kdguard.export.onnx_files import load_onnx
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.runtime.session import RestorationSession, resolve_card
+from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.session import RestorationSession
 
 REPEATS = 21
 

@@ -19,9 +19,10 @@ from kdguard.export.onnx_files import hash_model, load_onnx
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.metrics import check_scorable
+from kdguard.runtime.open_model import resolve_common_card
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.scoreboard import Row, Scoreboard, summarise
-from kdguard.runtime.session import RestorationSession, resolve_common_card
+from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.teacher_cache import TeacherAnswers, query_teacher
 from kdguard.runtime.terminal import progress_bar, say
 from kdguard.runtime.trial import Source, TrainingOptions, Trial, TrialResult, run_trial

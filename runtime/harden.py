@@ -21,7 +21,8 @@ from kdguard.runtime.auto.dispatch import HardenOptions, Planned, make_plan
 from kdguard.runtime.distortion import feature_distortion, refuse_overflow
 from kdguard.runtime.fidelity import FidelityReport, check_budget, measure_fidelity
 from kdguard.runtime.manifest import Coverage, Manifest, describe_layers, manifest_path
-from kdguard.runtime.session import RestorationSession, guess_card, resolve_card
+from kdguard.runtime.open_model import guess_card, resolve_card
+from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.strip import REFIT_IMAGES, StripReport, measure_strip
 from kdguard.runtime.terminal import progress_bar, say
 from kdguard.runtime.tile_check import TilingReport, measure_tiling

@@ -20,10 +20,11 @@ from kdguard.runtime.attack import AttackOptions, AttackOutcome, attack
 from kdguard.runtime.fidelity import FidelityReport, RestoredImage, measure_fidelity
 from kdguard.runtime.harden import harden
 from kdguard.runtime.manifest import Manifest
+from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.pipeline import Pipeline
 from kdguard.runtime.report.environment import current_environment
 from kdguard.runtime.report.summary import RunSummary, conclude
-from kdguard.runtime.session import RestorationSession, resolve_card
+from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.tables import fidelity_table, scoreboard_table
 from kdguard.runtime.terminal import announce, progress_bar, say, show
 

@@ -38,7 +38,7 @@ def inspect(
     from kdguard.export.onnx_files import load_onnx, model_files
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.graph_passes.layers import find_layers
-    from kdguard.runtime.session import resolve_card
+    from kdguard.runtime.open_model import resolve_card
     from kdguard.runtime.tables import analysis_table, layer_table
     from kdguard.runtime.terminal import say, show
 

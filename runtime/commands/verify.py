@@ -31,7 +31,8 @@ def verify(
     from kdguard.export.onnx_files import load_onnx, model_files
     from kdguard.export.tasks import get_task
     from kdguard.runtime.fidelity import measure_fidelity
-    from kdguard.runtime.session import RestorationSession, resolve_common_card
+    from kdguard.runtime.open_model import resolve_common_card
+    from kdguard.runtime.session import RestorationSession
     from kdguard.runtime.tables import fidelity_table
     from kdguard.runtime.terminal import progress_bar, show
 

@@ -17,7 +17,8 @@ from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.float_edges import with_float_edges
 from kdguard.runtime.harden import HardenOptions, harden
 from kdguard.runtime.inference import _has_gpu
-from kdguard.runtime.session import RestorationSession, guess_card
+from kdguard.runtime.open_model import guess_card
+from kdguard.runtime.session import RestorationSession
 from tests.awkward_graphs import PADS
 from tests.conftest import conv_weights, make_conv_net, make_model, photograph
 from tests.runtime.commands.command_line import CommandLine

@@ -10,8 +10,9 @@ from onnx import helper
 
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import CardOverrides, ModelCard
+from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.probe import VALUE_RANGES, best_value_range, score_value_ranges
-from kdguard.runtime.session import RestorationSession, resolve_card
+from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net, make_model, photograph
 from tests.foreign_models import in_value_range, with_input_shape
 

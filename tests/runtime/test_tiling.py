@@ -7,7 +7,8 @@ import pytest
 from onnx import helper
 
 from kdguard.export.errors import UserError
-from kdguard.runtime.session import RestorationSession, resolve_card
+from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.tiling import default_overlap, restore_tiled
 from tests.conftest import conv_weights, make_conv_net, make_model, photograph
 from tests.foreign_models import with_input_shape

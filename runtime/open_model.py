@@ -1,0 +1,130 @@
+"""From a model file to a session: the model's own card, or one worked out from its inputs, probes and images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from kdguard.export.errors import UserError
+from kdguard.export.image_pairs import load_pairs
+from kdguard.export.model_card import CardOverrides, ModelCard, check_extra_inputs, infer_card, read_card
+from kdguard.export.onnx_files import load_onnx
+from kdguard.export.tasks import get_task
+from kdguard.runtime.inference import Provider
+from kdguard.runtime.probe import PROBE_MULTIPLES, RANGE_PAIRS, best_value_range, find_geometry, score_value_ranges
+from kdguard.runtime.session import RestorationSession
+from kdguard.runtime.terminal import say
+
+
+def open_session(
+    path: Path | str,
+    *,
+    task: str | None = None,
+    overrides: CardOverrides | None = None,
+    provider: Provider = "auto",
+    threads: int = 0,
+    taps: Sequence[str] = (),
+) -> RestorationSession:
+    """Open a model file; a foreign one without a card is probed for scale and size multiple.
+
+    Raises:
+        UserError: unreadable model, no card and no task, task that contradicts the card.
+    """
+    model = load_onnx(path)
+    card = resolve_card(model, task, str(path), overrides)
+    return RestorationSession(model, card, provider=provider, threads=threads, taps=taps)
+
+
+def resolve_card(
+    model: onnx.ModelProto,
+    task: str | None,
+    where: str = "the model",
+    overrides: CardOverrides | None = None,
+    data: Path | None = None,
+) -> ModelCard:
+    """The model's own card, or one worked out from its inputs and probe runs; its task is always known.
+
+    Args:
+        overrides: what the user says; it wins.
+        data: image pairs on which the value range is found where neither card nor user states it;
+            without them it is [0, 1].
+
+    Raises:
+        UserError: neither card nor task, or they contradict each other; unreadable data.
+    """
+    overrides = overrides or CardOverrides()
+    card = read_card(model)
+    known = card.task if card else None
+    if task is not None and known is not None and task != known:
+        raise UserError(f"{where} is a {known} model by its card and --task says {task}; drop --task")
+    if task is None and known is None:
+        raise UserError(f"{where} does not say what it restores; say it with --task")
+    if card is not None:
+        check_extra_inputs(model, overrides, where)
+        return overrides.apply(card.model_copy(update={"task": get_task(task or known).name}))
+    card = guess_card(model, get_task(task).name, where, overrides)
+    if data is None or overrides.value_range is not None:
+        return card
+    return _with_value_range(RestorationSession(model, card), data, where)
+
+
+def guess_card(
+    model: onnx.ModelProto, task: str | None, where: str = "the model", overrides: CardOverrides | None = None
+) -> ModelCard:
+    """A foreign model's card from its inputs, with scale and size multiple found by running it.
+
+    Raises:
+        UserError: it does not behave like an image-to-image model.
+        MissingDependencyError: nothing on this machine runs it.
+    """
+    overrides = overrides or CardOverrides()
+    card = infer_card(model, task, where, overrides)
+    try:
+        session = RestorationSession(model, card, provider="cpu")
+    except MissingDependencyError:  # a GPU, where there is one, may have what the CPU lacks
+        session = RestorationSession(model, card)
+    multiples = (overrides.size_multiple,) if overrides.size_multiple else PROBE_MULTIPLES
+    return find_geometry(session, multiples, where)
+
+
+def _with_value_range(session: RestorationSession, data: Path, where: str) -> ModelCard:
+    """The session's card in the value range that restores best, after saying so."""
+    card = session.card
+    pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, limit=RANGE_PAIRS)
+    scores = score_value_ranges(session, pairs)
+    best = best_value_range(scores)
+    listed = ", ".join(f"{low:g} to {high:g}: {score:.1f} dB" for (low, high), score in scores.items())
+    say(f"{where}: value range {best[0]:g} to {best[1]:g} taken ({listed}); say --value-range if that is wrong")
+    return card.model_copy(update={"value_range": best})
+
+
+def resolve_common_card(
+    teacher: onnx.ModelProto,
+    hardened: onnx.ModelProto,
+    task: str | None,
+    where: str,
+    overrides: CardOverrides | None = None,
+    data: Path | None = None,
+) -> ModelCard:
+    """The card under which a teacher and its hardened model are compared.
+
+    A foreign teacher borrows the card that `kdguard harden` wrote into the hardened model.
+
+    Args:
+        overrides: as for `resolve_card`.
+        data: likewise.
+
+    Raises:
+        UserError: as `resolve_card`, or the two models' cards contradict each other.
+    """
+    first, second = read_card(teacher), read_card(hardened)
+    tasks = {card.task for card in (first, second) if card and card.task}
+    if first and second and (len(tasks) > 1 or first.model_copy(update={"task": second.task}) != second):
+        raise UserError(
+            f"{where} ({first.describe()}) and the hardened model ({second.describe()}) have different model cards; "
+            "is this its teacher?"
+        )
+    known = task or (tasks.pop() if tasks else None)
+    return resolve_card(teacher if first or not second else hardened, known, where, overrides, data)
