@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from kdguard.export.errors import UserError
+from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.image_pairs import load_pairs
 from kdguard.export.model_card import CardOverrides, ModelCard, check_extra_inputs, infer_card, read_card
 from kdguard.export.onnx_files import load_onnx
