@@ -39,6 +39,8 @@ BUDGET_SHARE = 0.6
 SSIM_LOSS = 0.0006
 WORTHWHILE_DB = 0.3
 """A compensated node that costs a stripper less than this is not worth its time."""
+DB_PER_RANK = 0.5
+"""What every further singular vector has to add to be worth its time."""
 MAX_PATCH = 1200
 """Values that a reader sees at once, channels x kernel; the covariances grow with its square, the solution with
 its cube. 128 channels of a 3x3 convolution are inside."""
@@ -182,9 +184,9 @@ class Scan:
     the prediction puts the edge of what is acceptable.
     """
 
-    def __init__(self, candidate: Candidate, bench: TrialBench, *, amplify: bool) -> None:
+    def __init__(self, candidate: Candidate, *, amplify: bool) -> None:
         self.candidate = candidate
-        self._bench = bench
+        self._amplify = amplify
         grid = [excess for excess in GRID if (excess > 0) == amplify]
         self._refits = {excess: candidate.refits(excess) for excess in grid}
         self._left_over = {e: max(r.left_over for r in refits.values()) for e, refits in self._refits.items()}
@@ -193,12 +195,17 @@ class Scan:
         self.tried: dict[float, Outcome] = {}
         self.promise = np.inf
 
-    def step(self, pairs: Sequence[ImagePair], clean: Sequence[Image], budget_db: float) -> None:
+    def bench(self, model: onnx.ModelProto, card: ModelCard) -> TrialBench:
+        """What `step` runs on. Not kept here: every session holds as much memory as it ever needed."""
+        candidate = self.candidate
+        return TrialBench(model, card, candidate.layer, candidate.attributes, candidate.readers, amplify=self._amplify)
+
+    def step(self, bench: TrialBench, pairs: Sequence[ImagePair], clean: Sequence[Image], budget_db: float) -> None:
         """Try the next gain, if there is one."""
         if self._next is None:
             return
         excess = self._next
-        outcome = self._bench.try_gain(excess, self._refits[excess], pairs, clean)
+        outcome = bench.try_gain(excess, self._refits[excess], pairs, clean)
         self.tried[excess] = outcome
         allowed = self._left_over[excess] * _room(outcome, budget_db)
         inside = [e for e in self._left_over if self._left_over[e] <= allowed and e not in self.tried]
@@ -255,15 +262,15 @@ def search(
     with progress_bar("scanning gains", 2 * len(candidates) + REFINED * REFINEMENTS) as advance:
         for candidate in candidates:
             for amplify in (False, True):
-                arguments = model, card, candidate.layer, candidate.attributes, candidate.readers
-                scan = Scan(candidate, TrialBench(*arguments, amplify=amplify), amplify=amplify)
-                scan.step(trial, clean, budget_db)
+                scan = Scan(candidate, amplify=amplify)
+                scan.step(scan.bench(model, card), trial, clean, budget_db)
                 scans.append(scan)
                 advance()
         scans.sort(key=lambda scan: -scan.promise)
         for scan in scans[:REFINED]:
+            bench = scan.bench(model, card)
             for _ in range(REFINEMENTS):
-                scan.step(trial, clean, budget_db)
+                scan.step(bench, trial, clean, budget_db)
                 advance()
     found = [best for scan in scans if (best := scan.best(budget_db))]
-    return sorted(found, key=lambda compensation: -compensation.outcome.strip_db)
+    return sorted(found, key=lambda found: found.candidate.attributes.rank * DB_PER_RANK - found.outcome.strip_db)
