@@ -90,6 +90,12 @@ def bias_map() -> onnx.ModelProto:
     return reading(mean, helper.make_node("Conv", ["b", "w", "mean"], ["m"], **PADS), axes=axes)
 
 
+def foreign_conv() -> onnx.ModelProto:
+    model = reading(helper.make_node("Conv", ["b", "w"], ["m"], domain="acme.vision"))
+    model.opset_import.append(helper.make_opsetid("acme.vision", 1))
+    return model
+
+
 CANNOT: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "an addition reads it as well": (make_conv_net, "b"),
     "an If body reads it as well": (make_rich_model, "b"),
@@ -100,14 +106,8 @@ CANNOT: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "padding depends on the size": (lambda: reading(conv(auto_pad="SAME_UPPER")), "b"),
     "nobody reads it": (make_conv_net, "restored"),
     "there is no such tensor": (make_conv_net, "zzz"),
-    "the reader is somebody else's Conv": (lambda: foreign_conv(), "b"),
+    "the reader is somebody else's Conv": (foreign_conv, "b"),
 }
-
-
-def foreign_conv() -> onnx.ModelProto:
-    model = reading(helper.make_node("Conv", ["b", "w"], ["m"], domain="acme.vision"))
-    model.opset_import.append(helper.make_opsetid("acme.vision", 1))
-    return model
 
 
 @pytest.mark.parametrize("why", CANNOT)
