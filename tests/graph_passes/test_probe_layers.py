@@ -23,7 +23,7 @@ BUILDERS = pytest.mark.parametrize("build", [make_conv_net, make_rich_model])
 
 def run_probe(model: onnx.ModelProto, *strengths: float) -> np.ndarray:
     values = {STRENGTHS: np.array(strengths, np.float32)}
-    return run_onnx(ProbeLayers(LAYERS, PROBE)(model).model, image=IMAGE, **values)[0]
+    return run_onnx(ProbeLayers(dict.fromkeys(LAYERS, PROBE))(model).model, image=IMAGE, **values)[0]
 
 
 @BUILDERS
@@ -49,8 +49,16 @@ def test_several_layers_at_once() -> None:
     np.testing.assert_allclose(run_probe(model, 1, 1, 0), run_onnx(both, image=IMAGE)[0], atol=1e-5)
 
 
+def test_every_layer_has_its_own_op() -> None:
+    other = SvdPerturbAttributes(rank=1, gain=0.5)
+    probe = ProbeLayers({"b": PROBE, "d": other})(make_conv_net()).model
+    output = run_onnx(probe, image=IMAGE, **{STRENGTHS: np.array([0, 1], np.float32)})[0]
+    expected = InsertSvdPerturb(["d"], other, placement="in-path")(make_conv_net()).model
+    np.testing.assert_allclose(output, run_onnx(expected, image=IMAGE)[0], atol=1e-5)
+
+
 def test_the_given_model_is_untouched() -> None:
     model = make_rich_model()
     before = model.SerializeToString(deterministic=True)
-    assert ProbeLayers(LAYERS, PROBE)(model).modified
+    assert ProbeLayers(dict.fromkeys(LAYERS, PROBE))(model).modified
     assert model.SerializeToString(deterministic=True) == before
