@@ -142,6 +142,8 @@ def _plan(
 ) -> Plan:
     if options.placement == "in-path":
         layers = named or _least_sensitive(analysis)
+        if options.fixed_gain is not None:
+            return Plan(_explicit(layers, options), reasons=dict.fromkeys(layers, "bears the largest in-path gain"))
         attributes = options.attributes or SvdPerturbAttributes()
         return plan_in_path(model, card, analysis, layers, attributes, images.check, options.budget_db)
     if named and options.placement != "compensated":
