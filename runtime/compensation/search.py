@@ -16,6 +16,7 @@ from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.refit_consumers import ConvReader, conv_readers
 from kdguard.runtime.compensation.bench import Outcome, TrialBench
 from kdguard.runtime.compensation.statistics import Refit, RefitStatistics, top_part
+from kdguard.runtime.fidelity import refuse_non_finite
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.terminal import progress_bar
 
@@ -133,6 +134,7 @@ def gather(
             maps = dict(zip(layers, session.run(image_to_tensor(pair.degraded, card))[1:], strict=True))
             for candidate in candidates:
                 F = maps[candidate.layer][0]
+                refuse_non_finite(pair, F)
                 top = top_part(F, candidate.attributes)
                 for shared in {id(entry): entry for entry in candidate.statistics}.values():
                     shared.add(F, top, patches)
@@ -251,6 +253,8 @@ def search(
     candidates = gather(model, card, dict.fromkeys(finalists, variants), fit, FIT_PATCHES, "fitting readers")
     session = RestorationSession(model, card)
     clean = [session.restore(pair.degraded) for pair in trial]
+    for pair, output in zip(trial, clean, strict=True):
+        refuse_non_finite(pair, output)
     scans = []
     with progress_bar("scanning gains", 2 * len(candidates) + REFINED * REFINEMENTS) as advance:
         for candidate in candidates:
