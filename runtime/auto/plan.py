@@ -119,7 +119,7 @@ def with_compensation(plan: Plan, compensation: Compensation) -> Plan:
     """A plan with the compensated node added; a layer cannot be paired as well."""
     site = Site(compensation.layer, compensation.attributes, "in-path")
     outcome = compensation.outcome
-    reason = f"compensated: stripping it cost {outcome.strip_db:.1f} dB on trial images"
+    reason = f"compensated: stripping it costs about {outcome.strip_db:.1f} dB on trial images"
     sites = [entry for entry in plan.sites if entry.layer != compensation.layer]
     return Plan(
         [*sites, site],
@@ -165,7 +165,8 @@ def first_that_holds(
         return room_left(report)
 
     for candidate in candidates[:MAX_CANDIDATES]:
-        if held := strongest_that_holds(candidate, lambda tried: room(with_compensation(base, tried))):
+        held = strongest_that_holds(candidate, lambda tried: room(with_compensation(base, tried)))
+        if held and held.outcome.strip_db >= search.WORTHWHILE_DB:
             return with_compensation(base, held)
     return None
 

@@ -94,8 +94,12 @@ class Compensation:
         return self.candidate.attributes.model_copy(update={"gain": 1 + self.outcome.excess})
 
     def at(self, excess: float) -> Compensation:
-        """The same at another gain; the outcome stays that of the trial."""
-        return Compensation(self.candidate, self.candidate.refits(excess), replace(self.outcome, excess=excess))
+        """The same at another gain; of the outcome, what stripping costs is estimated, the rest stays the trial's."""
+        refits = self.candidate.refits(excess)
+        before, after = (min(refit.stripped for refit in found.values()) for found in (self.refits, refits))
+        error = (10 ** (self.outcome.strip_db / 10) - 1) * after / max(before, 1e-300)
+        strip_db = 10 * float(np.log10(1 + max(error, 0.0)))
+        return Compensation(self.candidate, refits, replace(self.outcome, excess=excess, strip_db=strip_db))
 
     def weaker(self, room: float) -> Compensation:
         """The same at the gain closest to this one whose left-over energy is at most `room` times as large."""
