@@ -18,7 +18,7 @@ from kdguard.runtime.analysis.analyse import without_influence
 from kdguard.runtime.auto import paired
 from kdguard.runtime.auto.split import Split
 from kdguard.runtime.compensation import search
-from kdguard.runtime.compensation.search import Compensation
+from kdguard.runtime.compensation.search import Compensation, Found
 from kdguard.runtime.compensation.statistics import Refit
 from kdguard.runtime.fidelity import WORST_MARGIN_DB, FidelityReport, measure_fidelity
 from kdguard.runtime.session import RestorationSession
@@ -104,8 +104,8 @@ def choose_pairs(
 
 def choose_compensated(
     model: onnx.ModelProto, card: ModelCard, analysis: Analysis, images: Split, layers: Sequence[str], budget_db: float
-) -> list[Compensation]:
-    """Candidates for the compensated node, best first, among `layers`."""
+) -> Found:
+    """Candidates for the compensated node among `layers`."""
     usable = [layer.name for layer in analysis.layers if layer.name in layers and not layer.dead and layer.influences]
     return search.search(model, card, usable, images.fit, images.trial, budget_db)
 
@@ -212,17 +212,23 @@ def plan_auto(
         tile_safe: pass over compensated nodes that show seams between tiles.
 
     Raises:
-        UserError: no layer is eligible.
+        UserError: no layer is eligible, or none of those named can be compensated.
         GateFailedError: a compensated node alone was asked for and none stays inside the budget.
     """
     names = list(layers) if layers is not None else [layer.name for layer in analysis.layers]
-    candidates = []
+    sought = Found([])
+    if placement == "compensated" and layers and not any(search.is_refittable(model, name) for name in layers):
+        raise UserError(
+            f"layer {layers[0]!r} cannot be compensated: not all of its readers are 2-D convolutions with constant "
+            "weights, or they are too wide; choose other --layers, or use --placement paired"
+        )
     if placement in ("auto", "compensated"):
-        candidates = choose_compensated(model, card, analysis, images, names, budget_db)
+        sought = choose_compensated(model, card, analysis, images, names, budget_db)
+    candidates = sought.kept
     if placement == "compensated":
         found = first_that_holds(model, card, Plan([]), candidates, images.check, budget_db, tile_safe)
         if found is None:
-            raise GateFailedError(_nothing_compensated(candidates))
+            raise GateFailedError(_nothing_compensated(sought, tile_safe))
         return found
     spare = in_path_cost(analysis, candidates[0].layer) if candidates else 0.0
     base = choose_pairs(
@@ -239,16 +245,16 @@ def plan_auto(
     return base
 
 
-def _nothing_compensated(candidates: Sequence[Compensation]) -> str:
-    if not candidates:
-        return (
-            "no layer can be compensated within the budget: none is read by plain convolutions only, or every gain "
-            "that costs a stripper anything breaks a gate; nothing was written. Raise --budget-db, or use "
-            "--placement paired"
-        )
-    best = candidates[0]
-    return (
-        f"no compensated layer stays within the budget on the images of the last check; the best found was "
-        f"{best.layer} at gain {best.attributes.gain:.2f} (loss {best.outcome.loss_db:.3f} dB on trial images). "
-        "Nothing was written; raise --budget-db, give more images, or use --placement paired"
+def _nothing_compensated(sought: Found, tile_safe: bool) -> str:
+    gates = "stays within the budget and shows no seams" if tile_safe else "stays within the budget"
+    advice = "Nothing was written; raise --budget-db, give more images, or use --placement paired"
+    if not (tried := [*sought.kept, sought.closest][0]):
+        return f"no layer can be compensated: none that is alive is read by plain convolutions only. {advice}"
+    outcome = tried.outcome
+    found = (
+        f"{tried.layer} at gain {tried.attributes.gain:.2f} (on trial images loss {outcome.loss_db:.3f} dB, "
+        f"{outcome.margin_db:.1f} dB closer to the clean teacher than that is to the truth, stripping costs "
+        f"{outcome.strip_db:.1f} dB)"
     )
+    where = "on the images of the last check" if sought.kept else "on trial images and costs a stripper anything"
+    return f"no compensated layer {gates} {where}; the best found was {found}. {advice}"

@@ -111,6 +111,20 @@ class Compensation:
         return found
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        kept: the best of each scan that keeps its distance from every gate, the one that costs a stripper most
+            first.
+        closest: where none is kept, the trial that came closest to the gates; None where nothing was tried.
+    """
+
+    kept: list[Compensation]
+    closest: Compensation | None = None
+
+
 def gather(
     model: onnx.ModelProto,
     card: ModelCard,
@@ -220,6 +234,11 @@ class Scan:
         """The trials that kept their distance from every gate."""
         return [outcome for outcome in self.tried.values() if acceptable(outcome, budget_db)]
 
+    def closest(self, budget_db: float) -> Compensation:
+        """The trial with the most room, which may be less than none."""
+        outcome = max(self.tried.values(), key=lambda outcome: _room(outcome, budget_db))
+        return Compensation(self.candidate, self._refits[outcome.excess], outcome)
+
     def best(self, budget_db: float) -> Compensation | None:
         """The acceptable trial that costs a stripper most."""
         outcome = max(self.acceptable(budget_db), key=lambda outcome: outcome.strip_db, default=None)
@@ -228,7 +247,8 @@ class Scan:
         return Compensation(self.candidate, self._refits[outcome.excess], outcome)
 
 
-def _refittable(model: onnx.ModelProto, layer: str) -> bool:
+def is_refittable(model: onnx.ModelProto, layer: str) -> bool:
+    """Whether all readers of a map are convolutions that can be given new weights, and not too large for it."""
     readers = conv_readers(model, layer)
     return bool(readers) and all(reader.weight[0].size * reader.group <= MAX_PATCH for reader in readers or ())
 
@@ -240,8 +260,8 @@ def search(
     fit: Sequence[ImagePair],
     trial: Sequence[ImagePair],
     budget_db: float,
-) -> list[Compensation]:
-    """Conv-only maps, each at the best gain that keeps every gate; the one that costs a stripper most first.
+) -> Found:
+    """Conv-only maps, each at the best gain that keeps every gate.
 
     Args:
         layers: maps that are alive and influence the output, in graph order; those with other
@@ -249,9 +269,9 @@ def search(
         fit: images for the statistics.
         trial: other images, for scanning gains.
     """
-    possible = [layer for layer in layers if _refittable(model, layer)]
+    possible = [layer for layer in layers if is_refittable(model, layer)]
     if not possible:
-        return []
+        return Found([])
     finalists = screen(model, card, possible, fit[:: max(1, len(fit) // 4)][:4])
     variants = [SvdPerturbAttributes(rank=rank) for rank in RANKS]
     candidates = gather(model, card, dict.fromkeys(finalists, variants), fit, FIT_PATCHES, "fitting readers")
@@ -274,4 +294,6 @@ def search(
                 scan.step(trial, clean, budget_db)
                 advance()
     found = [best for scan in scans if (best := scan.best(budget_db))]
-    return sorted(found, key=lambda compensation: -compensation.outcome.strip_db)
+    if not found:
+        return Found([], max((s.closest(budget_db) for s in scans), key=lambda tried: _room(tried.outcome, budget_db)))
+    return Found(sorted(found, key=lambda compensation: -compensation.outcome.strip_db))
