@@ -26,7 +26,7 @@ from kdguard.runtime.terminal import progress_bar, say
 
 SPECTRUM_IMAGES, SPECTRUM_SIDE = 6, 96
 SENSITIVITY_IMAGES, SENSITIVITY_SIDE = 2, 64
-MAX_CHANNELS = 1024
+MAX_CHANNELS = 512
 MIN_POSITIONS = 16
 NO_INFLUENCE_DB = 140.0
 """Output against output above this differs by rounding only."""
