@@ -44,13 +44,12 @@ def count_costs(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     del fixed.graph.value_info[:]  # they hold the free dimensions' names
-    for value in (*fixed.graph.input, *fixed.graph.output):
+    del fixed.graph.output[:]  # so that inference treats them like any other tensor
+    for value in fixed.graph.input:
         if value.name in input_shapes:
             value.type.tensor_type.ClearField("shape")
             for side in input_shapes[value.name]:
                 value.type.tensor_type.shape.dim.add(dim_value=side)
-        elif value in fixed.graph.output:
-            value.type.tensor_type.ClearField("shape")
     values = infer_value_infos(fixed)
     shapes = {name: shape for name, value in values.items() if (shape := static_shape(value)) is not None}
     shapes |= {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}

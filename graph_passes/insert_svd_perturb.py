@@ -138,7 +138,7 @@ class InsertSvdPerturb(GraphPass):
             site = sites.get(found.layer)
             if site is None:
                 continue
-            if (found.attributes, found.placement) != (_as_stored(site.attributes), site.placement):
+            if (found.attributes, found.placement) != (_as_stored(site), site.placement):
                 raise PreconditionError(
                     f"layer {found.layer!r} is already hardened (rank {found.attributes['rank']}, gain "
                     f"{found.attributes['gain']:g}, {found.placement}); harden the clean teacher again to change it"
@@ -162,9 +162,9 @@ class InsertSvdPerturb(GraphPass):
             PERTURB,
             _node_name(PERTURB, site.layer),
             domain=DOMAIN,
-            attrs=site.attributes.node_attributes(),
+            attrs=_node_attributes(site),
             inputs=[clean, strength],
-            outputs=[public, change],
+            outputs=[public, change] if site.placement == "paired" else [public, gs.Variable.empty()],
         )
         nodes = [perturb]
         if site.placement == "paired":
@@ -199,7 +199,12 @@ def _describe_new_tensors(
             value.name = name
 
 
-def _as_stored(attributes: SvdPerturbAttributes) -> dict[str, object]:
+def _node_attributes(site: Site) -> dict[str, object]:
+    """Of the site's `SvdPerturb`: only a restorer needs the change."""
+    return site.attributes.model_copy(update={"shared": site.placement == "paired"}).node_attributes()
+
+
+def _as_stored(site: Site) -> dict[str, object]:
     """The attributes as a file gives them back: floats have 32 bits there."""
     return {
         name: float(np.float32(value))
@@ -207,7 +212,7 @@ def _as_stored(attributes: SvdPerturbAttributes) -> dict[str, object]:
         else [float(np.float32(entry)) for entry in value]
         if isinstance(value, list)
         else value
-        for name, value in attributes.node_attributes().items()
+        for name, value in _node_attributes(site).items()
     }
 
 

@@ -57,7 +57,7 @@ class ProbeLayers(GraphPass):
         on, off = (f"{NAME_PREFIX}{layer}/{part}" for part in ("on", "off"))
         empty = [helper.make_empty_tensor_value_info(name) for name in (on, off)]
         perturb = helper.make_node(PERTURB, [clean, strength], [on, ""], domain=DOMAIN)
-        values = self.layers[layer].node_attributes().items()
+        values = self.layers[layer].model_copy(update={"shared": False}).node_attributes().items()
         perturb.attribute.extend(helper.make_attribute(name, value) for name, value in values)
         branches = {
             "then_branch": helper.make_graph([perturb], "on", [], empty[:1]),

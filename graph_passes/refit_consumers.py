@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+from onnx.external_data_helper import uses_external_data
 
 from kdguard.graph_passes.layers import count_consumers
 from kdguard.graph_passes.pass_base import GraphPass, PassResult, PreconditionError
@@ -42,7 +43,8 @@ class ConvReader:
 def conv_readers(model: onnx.ModelProto, layer: str) -> list[ConvReader] | None:
     """The readers of a tensor, or None where one of them is not a 2-D convolution with constant weights.
 
-    Readers inside If or Loop bodies are none, so such a layer gives None as well.
+    Readers inside If or Loop bodies are none, so such a layer gives None as well; so do those whose
+    weights stayed in a data file.
     """
     constants = _constants(model)
     found = []
@@ -55,7 +57,7 @@ def conv_readers(model: onnx.ModelProto, layer: str) -> list[ConvReader] | None:
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer if not uses_external_data(tensor)}
     overridable = {value.name for value in model.graph.input}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
@@ -108,6 +110,7 @@ class RefitConsumers(GraphPass):
         result.CopyFrom(model)
         nodes = {node.output[0]: node for node in result.graph.node if node.output}
         kinds = {tensor.name: tensor.data_type for tensor in _constants(model).values()}
+        replaced: set[str] = set()
         for output, (weight, bias) in self.weights.items():
             node = nodes.get(output)
             if node is None or node.op_type != "Conv":
@@ -116,10 +119,11 @@ class RefitConsumers(GraphPass):
             names = [_fresh(result, f"{node.input[1]}_{output}"), _fresh(result, f"{node.input[1]}_{output}_bias")]
             for name, values in zip(names, (weight, bias), strict=True):
                 result.graph.initializer.append(numpy_helper.from_array(values.astype(kind), name))
+            replaced |= {*node.input[1:]}
             node.input[:] = [node.input[0], *names]
         used = count_consumers(result.graph.node)
-        outputs = {value.name for value in result.graph.output}
-        kept = [t for t in result.graph.initializer if used[t.name] or t.name in outputs]
+        public = {value.name for value in (*result.graph.input, *result.graph.output)}
+        kept = [t for t in result.graph.initializer if t.name not in replaced or used[t.name] or t.name in public]
         del result.graph.initializer[:]
         result.graph.initializer.extend(kept)
         return PassResult(result, modified=True)

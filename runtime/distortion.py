@@ -15,6 +15,7 @@ from kdguard.graph_passes.insert_svd_perturb import Site
 from kdguard.graph_passes.layers import find_layers
 from kdguard.graph_passes.op import reference
 from kdguard.runtime.analysis.crops import centre_crops
+from kdguard.runtime.fidelity import refuse_non_finite
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.side_by_side import side_by_side
 from kdguard.runtime.terminal import progress_bar
@@ -67,6 +68,7 @@ def refuse_overflow(
     limit = float(np.finfo(np.float16).max)
     for pair in centre_crops(pairs, card, IMAGES, OVERFLOW_SIDE):
         for site, values in zip(risky, session.run(image_to_tensor(pair.degraded, card))[1:], strict=True):
+            refuse_non_finite(pair, values)
             peak = float(np.abs(reference.svd_perturb(values.astype(np.float64), site.attributes).Y).max())
             if peak > limit:
                 raise UserError(

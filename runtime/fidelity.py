@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from kdguard.export.errors import UserError
@@ -97,6 +98,19 @@ def check_budget(budget_db: float) -> None:
         raise UserError(f"a budget of {budget_db} dB makes no sense; give 0 to {MAX_BUDGET_DB:g}, 0.1 is usual")
 
 
+def refuse_non_finite(pair: ImagePair, values: NDArray[np.floating]) -> None:
+    """Raise where what the clean teacher makes of an image, its output or a map, is not finite.
+
+    Raises:
+        UserError: names the image.
+    """
+    if not np.isfinite(values).all():
+        raise UserError(
+            f"{pair.name!r}: the clean teacher itself gives NaN or infinity on this image; check value range and "
+            "layout, or leave the image out"
+        )
+
+
 def compare_outputs(teacher: list[Image], hardened: list[Image]) -> tuple[bool, float]:
     """Finite everywhere, and the worst absolute difference, both by Polygraphy's comparator."""
     from polygraphy.comparator import Comparator, IterationResult, RunResults, SimpleCompareFunc
@@ -152,11 +166,7 @@ def measure_fidelity(
 
     finite, worst = compare_outputs([r.teacher for r in restored], [r.hardened for r in restored])
     for image in restored:
-        if not np.isfinite(image.teacher).all():
-            raise UserError(
-                f"{image.pair.name!r}: the clean teacher itself gives NaN or infinity on this image; check value range "
-                "and layout, or leave the image out"
-            )
+        refuse_non_finite(image.pair, image.teacher)
 
     hard_images = [np.nan_to_num(r.hardened) for r in restored]
     teacher_psnr = [psnr(r.teacher, r.pair.clean, task, scale) for r in restored]

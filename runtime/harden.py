@@ -111,6 +111,13 @@ def _measure(
             f"the hardened model fails the fidelity gate: {'; '.join(fidelity.failures())}; nothing was written. "
             f"{_advice(options)}"
         )
+    tiling = measure_tiling(original, hardened, card, planned.check)
+    if options.tile_safe and tiling and tiling.seams:
+        raise GateFailedError(
+            f"the hardened model shows seams in tiles: tile-wise and whole-image output agree to "
+            f"{tiling.hardened_db:.1f} dB, the clean teacher's to {tiling.clean_db:.1f} dB; nothing was written. "
+            "Lower --gain, use --placement paired, or leave out --tile-safe"
+        )
     # The given file is the baseline: layers that it had hardened already cannot be measured against it.
     before = {entry.layer for entry in hardened_layers(teacher)}
     fresh = [entry.layer for entry in hardened_layers(hardened) if entry.layer not in before]
@@ -118,7 +125,7 @@ def _measure(
     in_path = {site.layer: site.attributes for site in planned.plan.sites if site.placement == "in-path"}
     unlabeled = [pair.degraded for pair in planned.spare[:REFIT_IMAGES]]
     strip = measure_strip(hardened, card, in_path, planned.check, unlabeled)
-    return _Measured(fidelity, distortions, strip, measure_tiling(original, hardened, card, planned.check))
+    return _Measured(fidelity, distortions, strip, tiling)
 
 
 def _card(

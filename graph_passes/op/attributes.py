@@ -64,6 +64,10 @@ class SvdPerturbAttributes(BaseModel):
     )
     stride: int = Field(1, ge=1, le=64, description="rows of the map from which the singular vectors are computed")
 
+    shared: bool = Field(
+        True, description="hand the change out, for a restorer; without it the output `change` is a single 0"
+    )
+
     @model_validator(mode="after")
     def _key_where_needed(self) -> SvdPerturbAttributes:
         if self.modulation and not any(self.pattern):
@@ -86,5 +90,6 @@ class SvdPerturbAttributes(BaseModel):
             "pattern": list(self.pattern),
             "coherence": float(self.coherence),
             "stride": self.stride,
+            "shared": int(self.shared),
             "plugin_namespace": PLUGIN_NAMESPACE,
         }

@@ -28,7 +28,7 @@ which are bound by memory: 2.1 ms against 5.0 ms on a 64 x 256 x 256 map."""
 
 _SIGNATURE_ATTRIBUTES = (
     "rank: int = 4, gain: float = 1.0, centred: int = 0, adaptive: float = 0.0, "
-    "modulation: int = 0, pattern: floats = [0.0], coherence: float = 0.0, stride: int = 1, "
+    "modulation: int = 0, pattern: floats = [0.0], coherence: float = 0.0, stride: int = 1, shared: int = 1, "
     'plugin_namespace: string = ""'
 )
 
@@ -71,7 +71,10 @@ def _constants() -> str:
         modulated = Cast <to = 9> (modulation)
         capped = Greater (coherence, zero)
         uneven = Or (modulated, capped)
-        thin = Or (uneven, centre)
+        shared_switch = Constant <value_int: int = @shared> ()
+        handed_out = Cast <to = 9> (shared_switch)
+        uneven_or_centred = Or (uneven, centre)
+        thin = Or (uneven_or_centred, handed_out)
     """
 
 
@@ -162,7 +165,7 @@ def _svd_perturb(opset: int, exact_change: bool) -> str:
         Y = CastLike (kept, X)"""
     else:
         outputs = """
-        change = Reshape (change_flat, shape)
+        change = Reshape (change_flat, change_shape)
         Y = CastLike (shaped, X)"""
     return f"""
     <domain: "{DOMAIN}", opset_import: ["" : {opset}, "{DOMAIN}" : {VERSION}]>
@@ -173,12 +176,22 @@ def _svd_perturb(opset: int, exact_change: bool) -> str:
         wide = Cast <to = 1> (X)
         flat = Reshape (wide, flat_shape)
         {_subspace(opset)}
+        shape = Shape (X)
+        change_shape = If (thin) <
+            then_branch = as_the_map () => (int64[?] whole_shape)
+            {{
+                whole_shape = Identity (shape)
+            }},
+            else_branch = single_zero () => (int64[?] one_value)
+            {{
+                one_value = Identity (axis_1)
+            }}>
         moved, change_flat = If (thin) <
             then_branch = by_thin_products () => (float[?, ?, ?] moved_thin, float[?, ?, ?] change_thin)
             {{
                 {thin_products(opset)}
             }},
-            else_branch = plain () => (float[?, ?, ?] moved_plain, float[?, ?, ?] change_plain)
+            else_branch = plain () => (float[?, ?, ?] moved_plain, float[?, ?, ?] nothing)
             {{
                 limit = Constant <value_int = {DENSE_CHANNELS + 1}> ()
                 few = Less (channels, limit)
@@ -197,15 +210,16 @@ def _svd_perturb(opset: int, exact_change: bool) -> str:
                 dense = And (few, finite)
                 strong = Mul (excess, applied)
                 scaled_U = Mul (U, strong)
-                moved_plain, change_plain = If (dense) <
-                    then_branch = one_product () => (float[?, ?, ?] moved_dense, float[?, ?, ?] change_dense)
+                cube = Constant <value_ints = [1, 1, 1]> ()
+                nothing = Reshape (zero, cube)
+                moved_plain = If (dense) <
+                    then_branch = one_product () => (float[?, ?, ?] moved_dense)
                     {{
                         extra = MatMul (scaled_U, U_t)
                         amplifier = Add (identity, extra)
                         moved_dense = MatMul (amplifier, flat)
-                        change_dense = Sub (moved_dense, flat)
                     }},
-                    else_branch = two_products () => (float[?, ?, ?] moved_sum, float[?, ?, ?] change_sum)
+                    else_branch = two_products () => (float[?, ?, ?] moved_sum)
                     {{
                         V_plain = MatMul (U_t, flat)
                         {finite_or_zero("V_plain", "V_finite")}
@@ -213,7 +227,6 @@ def _svd_perturb(opset: int, exact_change: bool) -> str:
                         moved_sum = Add (flat, change_sum)
                     }}>
             }}>
-        shape = Shape (X)
         shaped = Reshape (moved, shape)
         {outputs}
     }}

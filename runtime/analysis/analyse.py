@@ -30,7 +30,7 @@ MAX_CHANNELS = 1024
 MIN_POSITIONS = 16
 NO_INFLUENCE_DB = 140.0
 """Output against output above this differs by rounding only."""
-VERSION = 3
+VERSION = 4
 """Counts up when what is measured changes, so that old caches are not read."""
 
 
@@ -62,7 +62,10 @@ def analyse(
             return found
     result = _measure(model, card, pairs, sensitivity)
     if stored:
-        stored.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            stored.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--cache {stored.parent}: cannot be used as a folder ({error.strerror})") from error
         write_text(stored, result.model_dump_json(indent=1) + "\n")
     return result
 

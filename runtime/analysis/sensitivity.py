@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 
 from kdguard.export.image_pairs import ImagePair
-from kdguard.export.image_tensor import image_to_tensor, tensor_to_image
 from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.probe_layers import STRENGTHS, ProbeLayers
+from kdguard.runtime.fidelity import refuse_non_finite
 from kdguard.runtime.metrics import psnr
 from kdguard.runtime.session import RestorationSession
 
@@ -47,6 +47,9 @@ def measure_sensitivity(
     Args:
         channels: of every layer to perturb.
         pairs: small crops; every layer costs a run over each.
+
+    Raises:
+        UserError: the clean model's output is not finite.
     """
     # Amplifying every component of a map is a change of scale, which a normalisation behind it takes back.
     ranks = {layer: min(PROBE_RANK, max(1, count // 2)) for layer, count in channels.items()}
@@ -54,16 +57,14 @@ def measure_sensitivity(
     probe = ProbeLayers(attributes)(model).model
     session = RestorationSession(probe, card)
     task = get_task(card.task)
-    tensors = [image_to_tensor(pair.degraded, card) for pair in pairs]
 
     def restore(strengths: np.ndarray) -> list[np.ndarray]:
-        outputs = (session.run(tensor, {STRENGTHS: strengths})[0] for tensor in tensors)
-        return [
-            tensor_to_image(output, card, *pair.degraded.shape[:2]) for output, pair in zip(outputs, pairs, strict=True)
-        ]
+        return [session.restore(pair.degraded, {STRENGTHS: strengths}) for pair in pairs]
 
     nothing = np.zeros(len(channels), np.float32)
     clean = restore(nothing)
+    for pair, image in zip(pairs, clean, strict=True):
+        refuse_non_finite(pair, image)
     own = [psnr(image, pair.clean, task, card.scale) for image, pair in zip(clean, pairs, strict=True)]
     found = {}
     for index, layer in enumerate(channels):

@@ -114,8 +114,23 @@ def make_plan(
     images = split(pairs, card, analysis)
     notes = () if images.disjoint else ("fewer than four calibration images: the gates were checked on the same ones",)
     plan = _plan(model, card, analysis, images, named, options)
-    plan = Plan(plan.sites, plan.refits, plan.reasons, plan.rules, plan.coverage, (*plan.notes, *notes))
+    plan = Plan(
+        plan.sites, plan.refits, plan.reasons, plan.rules, plan.coverage, (*plan.notes, *notes, *_unused(options))
+    )
     return Planned(plan, images.check, [*images.trial, *images.fit], analysis)
+
+
+def _unused(options: HardenOptions) -> tuple[str, ...]:
+    """A note where the user fixed something that kdguard chooses together with the layers."""
+    if options.placement == "in-path" or not (options.chooses_layers or options.placement == "compensated"):
+        return ()
+    given = options.attributes.model_dump(exclude_defaults=True) if options.attributes else {}
+    given |= {"gain": options.gain} if options.gain is not None else {}
+    given.pop("pattern", None)
+    if options.placement != "compensated":
+        given.pop("gain", None)
+    names = ", ".join(sorted(given))
+    return (f"not used: {names}, chosen by the rules; name --layers for paired nodes to set it",) if given else ()
 
 
 def _named(model: onnx.ModelProto, options: HardenOptions) -> list[str]:
@@ -142,6 +157,8 @@ def _plan(
 ) -> Plan:
     if options.placement == "in-path":
         layers = named or _least_sensitive(analysis)
+        if options.fixed_gain is not None:
+            return Plan(_explicit(layers, options), reasons=dict.fromkeys(layers, "bears the largest in-path gain"))
         attributes = options.attributes or SvdPerturbAttributes()
         return plan_in_path(model, card, analysis, layers, attributes, images.check, options.budget_db)
     if named and options.placement != "compensated":

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
-from kdguard.export.errors import GateFailedError
+from kdguard.export.errors import GateFailedError, UserError
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.insert_svd_perturb import Site
@@ -48,8 +48,17 @@ class _SharedGain:
 
 
 def shares_of(analysis: Analysis, layers: Sequence[str]) -> dict[str, float]:
-    """Rule 1: the largest is 1."""
+    """Rule 1: the largest is 1.
+
+    Raises:
+        UserError: a layer whose share cannot be told.
+    """
     by_name = analysis.by_name()
+    for name in layers:
+        layer = by_name.get(name)
+        if layer is None or layer.dead or not layer.influences:
+            why = analysis.skipped.get(name, "it is dead or without influence: any gain would do as little")
+            raise UserError(f"layer {name!r} cannot be given a gain by a scan ({why}); leave it out, or give --gain")
     between = {name: by_name[name].psnr_between_db or 0.0 for name in layers}
     most = max(between.values())
     return {name: float(10 ** ((value - most) / 20)) for name, value in between.items()}

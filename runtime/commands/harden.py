@@ -47,7 +47,7 @@ def harden(
     ] = options.ModulationOption.none,
     coherence: Annotated[float, typer.Option(help="Cap per position, in local feature norms; 0 is none.")] = 0.0,
     max_slowdown: Annotated[
-        float, typer.Option(help="Cover further taps while the estimated time stays below this ratio.")
+        float, typer.Option(min=1, max=10, help="Cover further taps while the estimated time stays below this ratio.")
     ] = 1.05,
     tile_safe: Annotated[
         bool, typer.Option("--tile-safe", help="No in-path node that shows seams when the model runs in tiles.")

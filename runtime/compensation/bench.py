@@ -31,6 +31,7 @@ class Outcome:
         excess: gain less one.
         margin_db: mean of hardened-against-clean PSNR minus the teacher's own.
         worst_margin_db: the same on the worst image.
+        between_db: mean of hardened-against-clean PSNR itself.
         loss_db: PSNR against ground truth lost by the hardened model, mean.
         ssim_loss: likewise.
         strip_db: PSNR lost by whoever deletes the perturbation and keeps the new weights.
@@ -39,6 +40,7 @@ class Outcome:
     excess: float
     margin_db: float
     worst_margin_db: float
+    between_db: float
     loss_db: float
     ssim_loss: float
     strip_db: float
@@ -94,12 +96,13 @@ class TrialBench:
             clean: the clean teacher's outputs for the pairs.
         """
         task, scale = get_task(self._card.task), self._card.scale
-        margins, losses, ssim_losses, strips = [], [], [], []
+        margins, betweens, losses, ssim_losses, strips = [], [], [], [], []
         for pair, before in zip(pairs, clean, strict=True):
             own = psnr(before, pair.clean, task, scale)
             hardened, stripped = (np.nan_to_num(self.restore(pair.degraded, at, refits)) for at in (excess, 0.0))
             after = psnr(hardened, pair.clean, task, scale)
-            margins.append(psnr(hardened, before, task, scale, clip=False) - own)
+            betweens.append(psnr(hardened, before, task, scale, clip=False))
+            margins.append(betweens[-1] - own)
             losses.append(own - after)
             ssim_losses.append(ssim(before, pair.clean, task, scale) - ssim(hardened, pair.clean, task, scale))
             strips.append(after - psnr(stripped, pair.clean, task, scale))
@@ -107,6 +110,7 @@ class TrialBench:
             excess,
             float(np.mean(margins)),
             float(np.min(margins)),
+            float(np.mean(betweens)),
             float(np.mean(losses)),
             float(np.mean(ssim_losses)),
             float(np.mean(strips)),

@@ -16,6 +16,7 @@ from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.refit_consumers import ConvReader, conv_readers
 from kdguard.runtime.compensation.bench import Outcome, TrialBench
 from kdguard.runtime.compensation.statistics import Refit, RefitStatistics, top_part
+from kdguard.runtime.fidelity import refuse_non_finite
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.terminal import progress_bar
 
@@ -34,11 +35,16 @@ FIRST_TRIAL = 0.35
 MARGIN_DB = 17.5
 """Asked of calibration images, hardened against clean over the teacher's own PSNR; the gate asks for 16."""
 WORST_MARGIN_DB = 12.0
+MIN_BETWEEN_DB = 56.0
+"""Asked whatever the teacher's own PSNR: on images that resemble its training set more than these do, it makes
+smaller errors, and what hides behind large ones here would show there."""
 BUDGET_SHARE = 0.6
 """Of the budget that may be spent on calibration images; the rest is for images that are different."""
 SSIM_LOSS = 0.0006
 WORTHWHILE_DB = 0.3
 """A compensated node that costs a stripper less than this is not worth its time."""
+DB_PER_RANK = 0.5
+"""What every further singular vector has to add to be worth its time."""
 MAX_PATCH = 1200
 """Values that a reader sees at once, channels x kernel; the covariances grow with its square, the solution with
 its cube. 128 channels of a 3x3 convolution are inside."""
@@ -93,8 +99,12 @@ class Compensation:
         return self.candidate.attributes.model_copy(update={"gain": 1 + self.outcome.excess})
 
     def at(self, excess: float) -> Compensation:
-        """The same at another gain; the outcome stays that of the trial."""
-        return Compensation(self.candidate, self.candidate.refits(excess), replace(self.outcome, excess=excess))
+        """The same at another gain; of the outcome, what stripping costs is estimated, the rest stays the trial's."""
+        refits = self.candidate.refits(excess)
+        before, after = (min(refit.stripped for refit in found.values()) for found in (self.refits, refits))
+        error = (10 ** (self.outcome.strip_db / 10) - 1) * after / max(before, 1e-300)
+        strip_db = 10 * float(np.log10(1 + max(error, 0.0)))
+        return Compensation(self.candidate, refits, replace(self.outcome, excess=excess, strip_db=strip_db))
 
     def weaker(self, room: float) -> Compensation:
         """The same at the gain closest to this one whose left-over energy is at most `room` times as large."""
@@ -104,6 +114,20 @@ class Compensation:
             if max(refit.left_over for refit in found.refits.values()) <= allowed:
                 break
         return found
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        kept: the best of each scan that keeps its distance from every gate, the one that costs a stripper most
+            first.
+        closest: where none is kept, the trial that came closest to the gates; None where nothing was tried.
+    """
+
+    kept: list[Compensation]
+    closest: Compensation | None = None
 
 
 def gather(
@@ -133,6 +157,7 @@ def gather(
             maps = dict(zip(layers, session.run(image_to_tensor(pair.degraded, card))[1:], strict=True))
             for candidate in candidates:
                 F = maps[candidate.layer][0]
+                refuse_non_finite(pair, F)
                 top = top_part(F, candidate.attributes)
                 for shared in {id(entry): entry for entry in candidate.statistics}.values():
                     shared.add(F, top, patches)
@@ -161,6 +186,7 @@ def acceptable(outcome: Outcome, budget_db: float) -> bool:
     return (
         outcome.margin_db >= MARGIN_DB
         and outcome.worst_margin_db >= WORST_MARGIN_DB
+        and outcome.between_db >= MIN_BETWEEN_DB
         and outcome.loss_db <= BUDGET_SHARE * budget_db
         and outcome.ssim_loss <= SSIM_LOSS
     )
@@ -168,7 +194,11 @@ def acceptable(outcome: Outcome, budget_db: float) -> bool:
 
 def _room(outcome: Outcome, budget_db: float) -> float:
     """By what factor the error energy may grow before the first gate is reached."""
-    slack = min(outcome.margin_db - MARGIN_DB, outcome.worst_margin_db - WORST_MARGIN_DB)
+    slack = min(
+        outcome.margin_db - MARGIN_DB,
+        outcome.worst_margin_db - WORST_MARGIN_DB,
+        outcome.between_db - MIN_BETWEEN_DB,
+    )
     loss = BUDGET_SHARE * budget_db / outcome.loss_db if outcome.loss_db > 0 else np.inf
     ssim_loss = SSIM_LOSS / outcome.ssim_loss if outcome.ssim_loss > 0 else np.inf
     return min(10 ** (slack / 10), loss, ssim_loss)
@@ -182,9 +212,9 @@ class Scan:
     the prediction puts the edge of what is acceptable.
     """
 
-    def __init__(self, candidate: Candidate, bench: TrialBench, *, amplify: bool) -> None:
+    def __init__(self, candidate: Candidate, *, amplify: bool) -> None:
         self.candidate = candidate
-        self._bench = bench
+        self._amplify = amplify
         grid = [excess for excess in GRID if (excess > 0) == amplify]
         self._refits = {excess: candidate.refits(excess) for excess in grid}
         self._left_over = {e: max(r.left_over for r in refits.values()) for e, refits in self._refits.items()}
@@ -193,12 +223,17 @@ class Scan:
         self.tried: dict[float, Outcome] = {}
         self.promise = np.inf
 
-    def step(self, pairs: Sequence[ImagePair], clean: Sequence[Image], budget_db: float) -> None:
+    def bench(self, model: onnx.ModelProto, card: ModelCard) -> TrialBench:
+        """What `step` runs on. Not kept here: every session holds as much memory as it ever needed."""
+        candidate = self.candidate
+        return TrialBench(model, card, candidate.layer, candidate.attributes, candidate.readers, amplify=self._amplify)
+
+    def step(self, bench: TrialBench, pairs: Sequence[ImagePair], clean: Sequence[Image], budget_db: float) -> None:
         """Try the next gain, if there is one."""
         if self._next is None:
             return
         excess = self._next
-        outcome = self._bench.try_gain(excess, self._refits[excess], pairs, clean)
+        outcome = bench.try_gain(excess, self._refits[excess], pairs, clean)
         self.tried[excess] = outcome
         allowed = self._left_over[excess] * _room(outcome, budget_db)
         inside = [e for e in self._left_over if self._left_over[e] <= allowed and e not in self.tried]
@@ -214,6 +249,11 @@ class Scan:
         """The trials that kept their distance from every gate."""
         return [outcome for outcome in self.tried.values() if acceptable(outcome, budget_db)]
 
+    def closest(self, budget_db: float) -> Compensation:
+        """The trial with the most room, which may be less than none."""
+        outcome = max(self.tried.values(), key=lambda outcome: _room(outcome, budget_db))
+        return Compensation(self.candidate, self._refits[outcome.excess], outcome)
+
     def best(self, budget_db: float) -> Compensation | None:
         """The acceptable trial that costs a stripper most."""
         outcome = max(self.acceptable(budget_db), key=lambda outcome: outcome.strip_db, default=None)
@@ -222,7 +262,8 @@ class Scan:
         return Compensation(self.candidate, self._refits[outcome.excess], outcome)
 
 
-def _refittable(model: onnx.ModelProto, layer: str) -> bool:
+def is_refittable(model: onnx.ModelProto, layer: str) -> bool:
+    """Whether all readers of a map are convolutions that can be given new weights, and not too large for it."""
     readers = conv_readers(model, layer)
     return bool(readers) and all(reader.weight[0].size * reader.group <= MAX_PATCH for reader in readers or ())
 
@@ -234,8 +275,8 @@ def search(
     fit: Sequence[ImagePair],
     trial: Sequence[ImagePair],
     budget_db: float,
-) -> list[Compensation]:
-    """Conv-only maps, each at the best gain that keeps every gate; the one that costs a stripper most first.
+) -> Found:
+    """Conv-only maps, each at the best gain that keeps every gate.
 
     Args:
         layers: maps that are alive and influence the output, in graph order; those with other
@@ -243,27 +284,31 @@ def search(
         fit: images for the statistics.
         trial: other images, for scanning gains.
     """
-    possible = [layer for layer in layers if _refittable(model, layer)]
+    possible = [layer for layer in layers if is_refittable(model, layer)]
     if not possible:
-        return []
+        return Found([])
     finalists = screen(model, card, possible, fit[:: max(1, len(fit) // 4)][:4])
     variants = [SvdPerturbAttributes(rank=rank) for rank in RANKS]
     candidates = gather(model, card, dict.fromkeys(finalists, variants), fit, FIT_PATCHES, "fitting readers")
     session = RestorationSession(model, card)
     clean = [session.restore(pair.degraded) for pair in trial]
+    for pair, output in zip(trial, clean, strict=True):
+        refuse_non_finite(pair, output)
     scans = []
     with progress_bar("scanning gains", 2 * len(candidates) + REFINED * REFINEMENTS) as advance:
         for candidate in candidates:
             for amplify in (False, True):
-                arguments = model, card, candidate.layer, candidate.attributes, candidate.readers
-                scan = Scan(candidate, TrialBench(*arguments, amplify=amplify), amplify=amplify)
-                scan.step(trial, clean, budget_db)
+                scan = Scan(candidate, amplify=amplify)
+                scan.step(scan.bench(model, card), trial, clean, budget_db)
                 scans.append(scan)
                 advance()
         scans.sort(key=lambda scan: -scan.promise)
         for scan in scans[:REFINED]:
+            bench = scan.bench(model, card)
             for _ in range(REFINEMENTS):
-                scan.step(trial, clean, budget_db)
+                scan.step(bench, trial, clean, budget_db)
                 advance()
     found = [best for scan in scans if (best := scan.best(budget_db))]
-    return sorted(found, key=lambda compensation: -compensation.outcome.strip_db)
+    if not found:
+        return Found([], max((s.closest(budget_db) for s in scans), key=lambda tried: _room(tried.outcome, budget_db)))
+    return Found(sorted(found, key=lambda best: best.candidate.attributes.rank * DB_PER_RANK - best.outcome.strip_db))
