@@ -1,13 +1,14 @@
-"""The measured parts of the documents, as Markdown from the files in benchmarks/results.
+"""The generated parts of the documents: tables from the files in benchmarks/results, rules from the code.
 
     python benchmarks/tables.py [--write]
 
-Prints every part; `--write` puts each between its markers, `<!-- measured: NAME -->` and
-`<!-- /measured -->`. A test compares the documents with what this makes.
+Prints every part; `--write` puts each between its markers, `<!-- generated: NAME -->` and
+`<!-- /generated -->`. A test compares the documents with what this makes.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
@@ -133,19 +134,28 @@ def strip_sentence(rows: Sequence[Row]) -> str:
     return f"{text}. Below 0 he ends above the hardened model."
 
 
-PARTS: dict[str, tuple[str, str, Callable[[Sequence[Row]], str]]] = {
+def rules(module: str, name: str = "RULES") -> Callable[[Sequence[Row]], str]:
+    return lambda _: str(getattr(importlib.import_module(f"kdguard.runtime.auto.{module}"), name))
+
+
+PARTS: dict[str, tuple[str, str | None, Callable[[Sequence[Row]], str]]] = {
+    "paired rules": ("docs/hardening.md", None, rules("paired")),
+    "compensated rules": ("docs/hardening.md", None, rules("plan", "COMPENSATED_RULES")),
+    "in-path rules": ("docs/hardening.md", None, rules("in_path")),
     "harden": ("docs/hardening.md", "zoo_harden", harden_table),
     "tiling": ("docs/hardening.md", "zoo_harden", tiling_table),
     "latency": ("docs/hardening.md", "zoo_latency", latency_table),
     "undo": ("docs/hardening.md", "feature_undo", undo_table),
     "strip": ("docs/threat-model.md", "zoo_harden", strip_sentence),
 }
-"""Per part: the document it stands in, the benchmark it comes from, what makes it."""
+"""Per part: the document it stands in, the benchmark it comes from (None: the code itself), what makes it."""
 
 
 def part(name: str, results: Path = RESULTS) -> str:
     """One part, or a line that says how to record it."""
     _, benchmark, build = PARTS[name]
+    if benchmark is None:
+        return build([])
     source = results / f"{benchmark}.json"
     if not source.is_file():
         return f"Not recorded yet: `python benchmarks/{benchmark}.py > benchmarks/results/{benchmark}.json`."
@@ -158,7 +168,7 @@ def filled(text: str, name: str, content: str) -> str:
     Raises:
         ValueError: the document has no such markers, or has them twice.
     """
-    start, end = f"<!-- measured: {name} -->", "<!-- /measured -->"
+    start, end = f"<!-- generated: {name} -->", "<!-- /generated -->"
     pattern = re.compile(f"{re.escape(start)}\n.*?{re.escape(end)}", re.DOTALL)
     text, found = pattern.subn(lambda _: f"{start}\n{content}\n{end}", text)
     if found != 1:
