@@ -21,6 +21,7 @@ from kdguard.runtime.report import figures
 from kdguard.runtime.report.summary import RunSummary
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.tables import counted, number, plus_minus
+from kdguard.runtime.tile_check import IDENTICAL_DB
 from kdguard.runtime.trial import TrialResult
 
 DIFFERENCE_GAIN = 10
@@ -65,6 +66,9 @@ def write_report(
         number=number,
         counted=counted,
         worst_margin=WORST_MARGIN_DB,
+        identical=IDENTICAL_DB,
+        placements=sorted({layer.placement for layer in summary.manifest.layers}),
+        chosen=any(layer.reason for layer in summary.manifest.layers),
         scoreboard_plot=figures.scoreboard_plot(summary.attack),
         curves_plot=figures.curves_plot(trials),
         spectra_plot=figures.spectra_plot(restored),

@@ -42,11 +42,9 @@ def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest) ->
     findings = [_fidelity_finding(fidelity)]
     findings += [_recipe_finding(entry, board.seeds) for entry in board.summary if entry.tier != "control"]
     findings.append(f"B{best_response_line(board)[1:]}.")
-    if all(layer.placement == "paired" for layer in manifest.layers):
-        findings.append(
-            "T1s, not measured in this run: paired nodes leave outputs as they were and are undone by deleting them; "
-            "whoever edits the graph, or uses outputs only, is not slowed down."
-        )
+    findings += _coverage_findings(manifest)
+    findings.append(_strip_finding(manifest))
+    findings += _tiling_findings(manifest)
     if not fidelity.within_budget:
         return Verdict(
             status="fail", headline="Do not ship: the hardened model fails the fidelity gate.", findings=findings
@@ -87,6 +85,54 @@ def _recipe_finding(entry: SummaryEntry, seeds: int) -> str:
         f"{entry.tier} {entry.recipe}: {entry.clean.psnr:.2f} dB from the clean teacher, {entry.hardened.psnr:.2f} dB "
         f"from the hardened one; drop {drop} dB over {counted(seeds, 'seed')}: {_reading(entry)}."
     )
+
+
+def _coverage_findings(manifest: Manifest) -> list[str]:
+    if manifest.coverage is None:
+        return []
+    covered = manifest.coverage
+    return [
+        f"T1 coverage: {covered.perturbed} of {counted(covered.taps, 'tap')} in the middle third of the network "
+        f"{'misleads' if covered.perturbed == 1 else 'mislead'}; whoever reads another one is not misled."
+    ]
+
+
+def _strip_finding(manifest: Manifest) -> str:
+    """What is left against an attacker who knows kdguard."""
+    placements = {layer.placement for layer in manifest.layers}
+    undone = f"{' and '.join(sorted(placements))} nodes are undone by deleting them"
+    if "compensated" in placements:
+        reading = "compensated nodes count against naive removal only"
+    elif "in-path" in placements:
+        reading = undone
+    else:
+        reading = f"{undone}; whoever edits the graph, or uses outputs only, is not slowed down"
+    strip = manifest.strip
+    if strip is None:
+        return f"T1s, not measured in this run: {reading}."
+    finding = (
+        f"T1s: deleting every node of ours leaves the attacker {below(strip.stripped_loss_db)} the hardened model on "
+        f"{counted(strip.n, 'calibration image')}"
+    )
+    if strip.refitted_loss_db is not None:
+        images = counted(strip.refit_images, "unlabeled image")
+        finding += f", {below(strip.refitted_loss_db)} it after refitting the readers on {images}"
+    return f"{finding}; {reading}."
+
+
+def below(loss_db: float) -> str:
+    """`2.10 dB below`, or above."""
+    return f"{number(abs(loss_db))} dB {'above' if round(loss_db, 2) < 0 else 'below'}"
+
+
+def _tiling_findings(manifest: Manifest) -> list[str]:
+    tiles = manifest.tiling
+    if tiles is None or not tiles.seams:
+        return []
+    return [
+        f"Tiles: run tile by tile, the hardened model agrees with itself to {tiles.hardened_db:.1f} dB, the clean "
+        f"teacher to {tiles.clean_db:.1f} dB; run it whole, or harden with --tile-safe."
+    ]
 
 
 def _reading(entry: SummaryEntry) -> str:

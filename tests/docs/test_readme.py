@@ -29,7 +29,8 @@ def commands(block: str) -> list[str]:
 
 def test_there_are_blocks() -> None:
     text = " ".join(BLOCKS)
-    for command in ("make run", "make test", "kdguard export", "kdguard harden", "kdguard verify", "kdguard attack"):
+    stages = ("export", "inspect", "harden", "verify", "attack")
+    for command in ("make run", "make test", *(f"kdguard {name}" for name in stages)):
         assert command in text
 
 
@@ -69,6 +70,7 @@ def test_kdguard_commands_run_in_order(tmp_path: Path) -> None:
         "docs/op.md",
         "docs/threat-model.md",
         "docs/pipeline.md",
+        "docs/hardening.md",
         "docs/foreign-models.md",
         "CONTRIBUTING.md",
     ],

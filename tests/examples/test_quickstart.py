@@ -77,6 +77,8 @@ def test_report_is_self_contained_and_complete(run_folder: Path) -> None:
     assert "<script" not in html
     assert references.headings[1:] == [
         "Fidelity",
+        "Deleting our nodes",
+        "In tiles",
         "Scoreboard",
         "Training curves",
         "Images",

@@ -4,73 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from kdguard.runtime.fidelity import FidelityReport, Quality
-from kdguard.runtime.manifest import Manifest, ManifestLayer
+from kdguard.runtime.manifest import Coverage, Manifest
 from kdguard.runtime.report.summary import Verdict, conclude
-from kdguard.runtime.scoreboard import Group, Scoreboard, SummaryEntry, _best_response
+from kdguard.runtime.scoreboard import SummaryEntry
+from tests.runtime.report.made_up import entry, fidelity, layer, manifest, scoreboard, strip, tiling
 
 
-def entry(recipe: str, tier: str, drop: float, ci95: float | None, diverged: int = 0) -> SummaryEntry:
-    return SummaryEntry(
-        recipe=recipe,
-        tier=tier,
-        clean=Group(psnr=30.0, ssim=0.9, ci95=ci95),
-        hardened=Group(psnr=30.0 - drop, ssim=0.8, ci95=ci95, diverged=diverged),
-        drop_db=drop,
-        drop_ci95=ci95,
-        ssim_drop_pct=11.1,
-    )
-
-
-def verdict(*entries: SummaryEntry, loss: float = 0.0) -> Verdict:
-    fidelity = FidelityReport(
-        n=4,
-        teacher=Quality(psnr=35.0, ssim=0.95),
-        hardened=Quality(psnr=35.0 - loss, ssim=0.95),
-        delta_psnr_db=loss,
-        delta_ssim=0.0,
-        psnr_between_db=120.0,
-        psnr_between_floor_db=51.0,
-        worst_margin_db=80.0,
-        budget_db=0.1,
-        finite=True,
-        max_abs_difference=1e-5,
-        within_budget=loss <= 0.1,
-        provider="CPUExecutionProvider",
-    )
-    board = Scoreboard(
-        rows=[],
-        summary=list(entries),
-        best_response=_best_response(entries),
-        seeds=3,
-        steps=10,
-        student="residual-cnn",
-        student_parameters=10,
-        tap="d",
-        test_images=4,
-    )
-    layer = ManifestLayer(
-        layer="d",
-        op_type="Add",
-        placement="paired",
-        rank=4,
-        gain=10.0,
-        centred=False,
-        nodes=[],
-        relative_distortion=5.0,
-    )
-    manifest = Manifest(
-        kdguard_version="0",
-        teacher="t",
-        teacher_sha256="0",
-        hardened="h",
-        hardened_sha256="1",
-        task="deraining",
-        layers=[layer],
-        budget_db=0.1,
-        seed=0,
-    )
-    return conclude(fidelity, board, manifest)
+def verdict(*entries: SummaryEntry, loss: float = 0.0, made: Manifest | None = None) -> Verdict:
+    return conclude(fidelity(loss), scoreboard(*entries), made or manifest())
 
 
 OUTPUT = entry("output-l1", "T0", 0.01, 0.09)
@@ -117,3 +58,40 @@ def test_a_failed_gate_comes_first() -> None:
 def test_untried_output_attack_is_called_out() -> None:
     assert any("no output-only recipe (T0) ran" in line for line in verdict(entry("fitnets", "T1", 5, 1)).findings)
     assert not any("no output-only" in line for line in verdict(OUTPUT).findings)
+
+
+def t1s(made: Manifest) -> str:
+    (finding,) = (line for line in verdict(OUTPUT, made=made).findings if line.startswith("T1s"))
+    return finding
+
+
+def test_paired_nodes_are_said_to_be_undone() -> None:
+    measured = t1s(manifest(strip=strip(0.0)))
+    assert "0.00 dB below the hardened model on 6 calibration images; paired nodes are undone by deleting" in measured
+    assert "not measured in this run: paired nodes are undone" in t1s(manifest())
+
+
+def test_stripping_and_refitting_stand_in_one_sentence() -> None:
+    made = manifest(layer(), layer("e", "compensated"), strip=strip(2.5, -0.03))
+    assert t1s(made) == (
+        "T1s: deleting every node of ours leaves the attacker 2.50 dB below the hardened model on 6 calibration "
+        "images, 0.03 dB above it after refitting the readers on 4 unlabeled images; compensated nodes count against "
+        "naive removal only."
+    )
+
+
+def test_in_path_nodes_are_no_barrier() -> None:
+    finding = t1s(manifest(layer(placement="in-path"), strip=strip(-0.05)))
+    assert "0.05 dB above the hardened model" in finding
+    assert finding.endswith("in-path nodes are undone by deleting them.")
+
+
+def test_coverage_names_its_tier() -> None:
+    findings = verdict(OUTPUT, made=manifest(coverage=Coverage(perturbed=1, taps=6))).findings
+    assert any(line.startswith("T1 coverage: 1 of 6 taps") and "misleads" in line for line in findings)
+
+
+@pytest.mark.parametrize(("hardened_db", "told"), [(60.0, True), (76.5, False)])
+def test_seams_are_told(hardened_db: float, told: bool) -> None:
+    findings = verdict(OUTPUT, made=manifest(tiling=tiling(hardened_db))).findings
+    assert any("--tile-safe" in line for line in findings) == told

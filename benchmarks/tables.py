@@ -1,0 +1,189 @@
+"""The generated parts of the documents: tables from the files in benchmarks/results, rules from the code.
+
+    python benchmarks/tables.py [--write]
+
+Prints every part; `--write` puts each between its markers, `<!-- generated: NAME -->` and
+`<!-- /generated -->`. A test compares the documents with what this makes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+Row = dict[str, Any]
+IDENTICAL_DB = 100.0
+"""Agreement beyond this differs by rounding only."""
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Fixed digits, and no minus before a zero; `-` for None."""
+    return "-" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def between(values: Sequence[float], digits: int = 2) -> str:
+    """`0.62 to 0.98`, or one figure where both are the same."""
+    low, high = number(min(values), digits), number(max(values), digits)
+    return low if low == high else f"{low} to {high}"
+
+
+def compensated(row: Row) -> list[Row]:
+    return [layer for layer in row["layers"] if layer["placement"] == "compensated"]
+
+
+def harden_table(rows: Sequence[Row]) -> str:
+    headings = ["task", "nodes", "taps covered", "loss", "above the floor", "strip", "refitted", "harden took"]
+
+    def line(row: Row) -> list[str]:
+        paired = sum(layer["placement"] == "paired" for layer in row["layers"])
+        nodes = [f"{paired} paired"]
+        nodes += [f"`{entry['layer']}` compensated, gain {number(entry['gain'])}" for entry in compensated(row)]
+        coverage = row["coverage"]
+        return [
+            f"{row['task']}, {row['test']['n']} pairs",
+            ", ".join(nodes),
+            f"{coverage['perturbed']} of {coverage['taps']}" if coverage else "-",
+            f"{number(row['test']['delta_psnr_db'], 3)} dB",
+            f"{number(row['above_floor_db'], 1)} dB",
+            f"{number(row['strip']['stripped_loss_db'])} dB",
+            f"{number(row['strip']['refitted_loss_db'])} dB" if row["strip"]["refitted_loss_db"] is not None else "-",
+            f"{row['seconds']:.0f} s, {number(row['peak_gib'], 1)} GiB",
+        ]
+
+    return table(headings, map(line, rows))
+
+
+def tiling_table(rows: Sequence[Row]) -> str:
+    headings = ["task", "tile, overlap", "clean teacher", "hardened"]
+
+    def agreement(value: float) -> str:
+        return "identical up to rounding" if value > IDENTICAL_DB else f"{number(value, 1)} dB"
+
+    def line(row: Row) -> list[str]:
+        tiling = row["tiling"]
+        if tiling is None:
+            return [row["task"], "-", "not measured", "not measured"]
+        size = f"{tiling['tile']}, {tiling['overlap']} pixels"
+        return [row["task"], size, agreement(tiling["clean_db"]), agreement(tiling["hardened_db"])]
+
+    return table(headings, map(line, rows))
+
+
+def latency_table(rows: Sequence[Row]) -> str:
+    headings = ["task", "input", "clean", "hardened / clean", "paired nodes alone", "compensated node alone"]
+    return table(
+        headings,
+        (
+            [
+                row["task"],
+                "x".join(map(str, row["input"])),
+                f"{row['clean_ms']:.0f} ms",
+                number(row["ratio"], 3),
+                f"{number(row['ratio_paired_only'], 3)} ({row['paired_layers']})",
+                number(row["ratio_compensated_only"], 3),
+            ]
+            for row in rows
+        ),
+    )
+
+
+def undo_table(rows: Sequence[Row]) -> str:
+    headings = ["task", "layers", "op", "moved by, of its norm", "left after a linear undo", "after a small network"]
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["op"]), []).append(row)
+    lines = [
+        [
+            task,
+            str(len(group)),
+            op,
+            *(
+                between([entry[key] for entry in group])
+                for key in ("relative_distortion", "linear_undo_error", "network_undo_error")
+            ),
+        ]
+        for (task, op), group in sorted(groups.items(), key=lambda item: item[0][0])
+    ]
+    return table(headings, lines)
+
+
+def strip_sentence(rows: Sequence[Row]) -> str:
+    """The T1s figures of the threat model."""
+    held = [row for row in rows if compensated(row)]
+    text = f"Measured on {len(rows)} published teachers at the defaults of `kdguard harden`: "
+    if not held:
+        return text + "none carries a compensated node, and deleting our nodes costs nothing."
+    stripped = between([row["strip"]["stripped_loss_db"] for row in held])
+    text += f"a compensated node on {len(held)} of them; deleting every node of ours costs {stripped} dB there"
+    refitted = [row["strip"]["refitted_loss_db"] for row in held]
+    if None not in refitted:
+        images = max(row["strip"]["refit_images"] for row in held)
+        text += f", and {between(refitted)} dB after refitting readers on {images} unlabeled images"
+    return f"{text}. Below 0 he ends above the hardened model."
+
+
+def rules(module: str, name: str = "RULES") -> Callable[[Sequence[Row]], str]:
+    return lambda _: str(getattr(importlib.import_module(f"kdguard.runtime.auto.{module}"), name))
+
+
+PARTS: dict[str, tuple[str, str | None, Callable[[Sequence[Row]], str]]] = {
+    "paired rules": ("docs/hardening.md", None, rules("paired")),
+    "compensated rules": ("docs/hardening.md", None, rules("plan", "COMPENSATED_RULES")),
+    "in-path rules": ("docs/hardening.md", None, rules("in_path")),
+    "harden": ("docs/hardening.md", "zoo_harden", harden_table),
+    "tiling": ("docs/hardening.md", "zoo_harden", tiling_table),
+    "latency": ("docs/hardening.md", "zoo_latency", latency_table),
+    "undo": ("docs/hardening.md", "feature_undo", undo_table),
+    "strip": ("docs/threat-model.md", "zoo_harden", strip_sentence),
+}
+"""Per part: the document it stands in, the benchmark it comes from (None: the code itself), what makes it."""
+
+
+def part(name: str, results: Path = RESULTS) -> str:
+    """One part, or a line that says how to record it."""
+    _, benchmark, build = PARTS[name]
+    if benchmark is None:
+        return build([])
+    source = results / f"{benchmark}.json"
+    if not source.is_file():
+        return f"Not recorded yet: `python benchmarks/{benchmark}.py > benchmarks/results/{benchmark}.json`."
+    return build(json.loads(source.read_text())["results"])
+
+
+def filled(text: str, name: str, content: str) -> str:
+    """A document with one part replaced.
+
+    Raises:
+        ValueError: the document has no such markers, or has them twice.
+    """
+    start, end = f"<!-- generated: {name} -->", "<!-- /generated -->"
+    pattern = re.compile(f"{re.escape(start)}\n.*?{re.escape(end)}", re.DOTALL)
+    text, found = pattern.subn(lambda _: f"{start}\n{content}\n{end}", text)
+    if found != 1:
+        raise ValueError(f"{found} places are marked {start}, where there must be one")
+    return text
+
+
+def main() -> None:
+    for name, (document, _, _) in PARTS.items():
+        content = part(name)
+        print(f"{document}, {name}:\n{content}\n")
+        if "--write" in sys.argv[1:]:
+            path = ROOT / document
+            path.write_text(filled(path.read_text(), name, content))
+
+
+if __name__ == "__main__":
+    main()

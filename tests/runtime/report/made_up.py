@@ -1,0 +1,91 @@
+"""Results that nobody measured, to see what the report makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdguard.runtime.fidelity import FidelityReport, Quality
+from kdguard.runtime.manifest import Manifest, ManifestLayer
+from kdguard.runtime.scoreboard import Group, Scoreboard, SummaryEntry, _best_response
+from kdguard.runtime.strip import StripReport
+from kdguard.runtime.tile_check import TilingReport
+
+
+def entry(recipe: str, tier: str, drop: float, ci95: float | None, diverged: int = 0) -> SummaryEntry:
+    return SummaryEntry(
+        recipe=recipe,
+        tier=tier,
+        clean=Group(psnr=30.0, ssim=0.9, ci95=ci95),
+        hardened=Group(psnr=30.0 - drop, ssim=0.8, ci95=ci95, diverged=diverged),
+        drop_db=drop,
+        drop_ci95=ci95,
+        ssim_drop_pct=11.1,
+    )
+
+
+def fidelity(loss: float = 0.0) -> FidelityReport:
+    return FidelityReport(
+        n=4,
+        teacher=Quality(psnr=35.0, ssim=0.95),
+        hardened=Quality(psnr=35.0 - loss, ssim=0.95),
+        delta_psnr_db=loss,
+        delta_ssim=0.0,
+        psnr_between_db=120.0,
+        psnr_between_floor_db=51.0,
+        worst_margin_db=80.0,
+        budget_db=0.1,
+        finite=True,
+        max_abs_difference=1e-5,
+        within_budget=loss <= 0.1,
+        provider="CPUExecutionProvider",
+    )
+
+
+def scoreboard(*entries: SummaryEntry) -> Scoreboard:
+    return Scoreboard(
+        rows=[],
+        summary=list(entries),
+        best_response=_best_response(entries),
+        seeds=3,
+        steps=10,
+        student="residual-cnn",
+        student_parameters=10,
+        tap="d",
+        test_images=4,
+    )
+
+
+def layer(name: str = "d", placement: str = "paired", **more: Any) -> ManifestLayer:
+    fields = {"op_type": "Add", "rank": 4, "gain": 10.0, "centred": False, "nodes": [], "relative_distortion": 5.0}
+    return ManifestLayer.model_validate({"layer": name, "placement": placement, **fields, **more})
+
+
+def manifest(*layers: ManifestLayer, **more: Any) -> Manifest:
+    return Manifest(
+        kdguard_version="0",
+        teacher="t",
+        teacher_sha256="0",
+        hardened="h",
+        hardened_sha256="1",
+        task="deraining",
+        layers=list(layers) or [layer()],
+        budget_db=0.1,
+        seed=0,
+        **more,
+    )
+
+
+def strip(stripped: float, refitted: float | None = None) -> StripReport:
+    return StripReport(
+        n=6,
+        hardened_psnr=35.0,
+        stripped_psnr=35.0 - stripped,
+        stripped_loss_db=stripped,
+        refitted_psnr=None if refitted is None else 35.0 - refitted,
+        refitted_loss_db=refitted,
+        refit_images=0 if refitted is None else 4,
+    )
+
+
+def tiling(hardened_db: float) -> TilingReport:
+    return TilingReport(n=3, tile=64, overlap=8, clean_db=77.0, hardened_db=hardened_db)

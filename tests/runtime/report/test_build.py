@@ -1,0 +1,93 @@
+"""What the report shows of the manifest."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from kdguard.export.image_pairs import load_pairs
+from kdguard.export.model_card import ModelCard
+from kdguard.export.tasks import get_task
+from kdguard.runtime.fidelity import RestoredImage
+from kdguard.runtime.manifest import Coverage
+from kdguard.runtime.report.build import write_report
+from kdguard.runtime.report.environment import current_environment
+from kdguard.runtime.report.summary import RunSummary, conclude
+from kdguard.runtime.trial import TrialResult
+from tests.runtime.report.made_up import entry, fidelity, layer, manifest, scoreboard, strip, tiling
+
+
+class Report:
+    """Renders a manifest into the text of a report, tags and runs of spaces taken out."""
+
+    def __init__(self, model: onnx.ModelProto, card: ModelCard, pairs: Path, target: Path) -> None:
+        self._model, self._card, self._target = model, card, target
+        (self._pair, *_) = load_pairs(pairs, get_task("deraining"))
+
+    def __call__(self, **fields: Any) -> str:
+        made, board = manifest(*fields.pop("layers", ()), **fields), scoreboard(entry("output-l1", "T0", 0.1, 0.2))
+        summary = RunSummary(
+            name="made up",
+            task="deraining",
+            verdict=conclude(fidelity(), board, made),
+            fidelity=fidelity(),
+            attack=board,
+            manifest=made,
+            environment=current_environment(),
+            seconds=1.0,
+        )
+        image = self._pair.degraded
+        restored = [RestoredImage(self._pair, image, image)]
+        trial = TrialResult("output-l1", "clean", 0, 30.0, 0.9, False, 10, [(1, 0.1), (2, 0.05)], image)
+        write_report(self._target, summary, restored, [trial], (self._model, self._model), self._card)
+        body = self._target.read_text().split("<body>")[1]
+        return " ".join(re.sub(r"<svg.*?</svg>|<[^>]+>", " ", body, flags=re.DOTALL).split())
+
+
+@pytest.fixture
+def report(conv_net: onnx.ModelProto, card: ModelCard, pairs_folder: Path, tmp_path: Path) -> Report:
+    return Report(conv_net, card, pairs_folder, tmp_path / "report.html")
+
+
+def test_everything_that_hardening_found_is_shown(report: Report) -> None:
+    text = report(
+        layers=[layer(reason="cheapest <map>"), layer("e", "compensated", refitted=["conv_7"], reason="strips well")],
+        rules=["1. First rule.", "2. Second rule."],
+        coverage=Coverage(perturbed=2, taps=9),
+        skipped={"tokens": "3-D"},
+        notes=["fewer than four calibration images"],
+        strip=strip(2.5, 0.031),
+        tiling=tiling(60.0),
+    )
+    for shown in (
+        "2 of 9 taps in the middle third of the network mislead",
+        "why this layer",
+        "cheapest &lt;map&gt;",
+        "refitted: conv_7",
+        "1. First rule. 2. Second rule.",
+        "1 feature map passed over tokens 3-D",
+        "fewer than four calibration images",
+        "every node of ours deleted, weights as shipped 32.500 dB 2.500 dB",
+        "then readers refitted on 4 unlabeled images 34.969 dB 0.031 dB",
+        "a claim against naive removal only; the last line",
+        "clean teacher 77.0 dB hardened 60.0 dB seams",
+    ):
+        assert shown in text, shown
+
+
+def test_paired_nodes_that_were_named(report: Report) -> None:
+    text = report(strip=strip(0.0), tiling=tiling(150.0))
+    assert "Paired nodes are undone by it." in text
+    assert "hardened identical up to rounding no seams" in text
+    for absent in ("why this layer", "refitted", "passed over", "Rules by which", "middle third"):
+        assert absent not in text, absent
+
+
+def test_what_was_not_measured_is_left_out(report: Report) -> None:
+    text = report()
+    assert "Deleting our nodes" not in text
+    assert "In tiles" not in text
