@@ -15,7 +15,7 @@ PER_VALUE, PER_NODE = 27.0, 1e6
 and calling one node."""
 PAIRED_PER_VALUE, IN_PATH_PER_VALUE, PER_OP = 310.0, 170.0, 2e7
 """The same for one paired and one in-path node, per value of the map, and for finding the singular vectors.
-See benchmarks/latency.py for what the sum of them is worth."""
+See benchmarks/zoo_latency.py for what the sum of them is worth."""
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,9 @@ def _resolve_tap(options: AttackOptions, teacher: onnx.ModelProto, hardened: onn
     layers = hardened_layers(hardened)
     if not options.tap and not layers:
         raise UserError("the hardened model has no hardened layer to tap; name one with --tap")
-    tap = options.tap or layers[-1].layer
+    # A compensated layer moves little; what misleads an attacker is a paired one, where there is one.
+    misleading = [layer for layer in layers if layer.placement == "paired"] or layers
+    tap = options.tap or misleading[-1].layer
     for model, name in ((teacher, "teacher"), (hardened, "hardened model")):
         if not any(tap in node.output for node in model.graph.node):
             raise UserError(f"tap {tap!r} is not a tensor of the {name}'s graph; see `kdguard inspect MODEL`")

@@ -15,7 +15,7 @@ from kdguard.runtime.metrics import psnr
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.tiling import restore_tiled
 
-IMAGES = 3
+IMAGES = 2
 TOLERATED_DB = 1.0
 """How much less a tile-safe model may agree with itself than the clean teacher does."""
 IDENTICAL_DB = 100.0

@@ -18,7 +18,9 @@ from kdguard.runtime.analysis.analyse import without_influence
 from kdguard.runtime.auto import paired
 from kdguard.runtime.auto.split import Split
 from kdguard.runtime.compensation import search
-from kdguard.runtime.compensation.search import Compensation, Found
+from kdguard.runtime.compensation.candidate import Compensation, is_refittable
+from kdguard.runtime.compensation.scan import MIN_BETWEEN_DB, WORTHWHILE_DB
+from kdguard.runtime.compensation.search import Found
 from kdguard.runtime.compensation.statistics import Refit
 from kdguard.runtime.fidelity import WORST_MARGIN_DB, FidelityReport, measure_fidelity
 from kdguard.runtime.session import RestorationSession
@@ -165,14 +167,14 @@ def first_that_holds(
         with progress_bar(f"checking {plan.sites[-1].layer} with all other nodes", len(check)) as advance:
             hardened = RestorationSession(applied, card)
             report, _ = measure_fidelity(clean, hardened, list(check), card.task, budget_db, advance)
-        left = room_left(report, search.MIN_BETWEEN_DB)
+        left = room_left(report, MIN_BETWEEN_DB)
         if tile_safe and (tiles := measure_tiling(model, applied, card, check)) and tiles.seams:
             left = min(left, 10 ** ((tiles.hardened_db - min(tiles.clean_db, IDENTICAL_DB)) / 10))
         return left
 
     for candidate in candidates[:MAX_CANDIDATES]:
         held = strongest_that_holds(candidate, lambda tried: room(with_compensation(base, tried)))
-        if held and held.outcome.strip_db >= search.WORTHWHILE_DB:
+        if held and held.outcome.strip_db >= WORTHWHILE_DB:
             return with_compensation(base, held)
     return None
 
@@ -223,7 +225,7 @@ def plan_auto(
     """
     names = list(layers) if layers is not None else [layer.name for layer in analysis.layers]
     sought = Found([])
-    if placement == "compensated" and layers and not any(search.is_refittable(model, name) for name in layers):
+    if placement == "compensated" and layers and not any(is_refittable(model, name) for name in layers):
         raise UserError(
             f"layer {layers[0]!r} cannot be compensated: not all of its readers are 2-D convolutions with constant "
             "weights, or they are too wide; choose other --layers, or use --placement paired"

@@ -45,7 +45,7 @@ def attack(
     seeds: Annotated[int, typer.Option(help="Students per recipe and teacher.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Training steps per student.")] = 600,
     tap: Annotated[
-        str | None, typer.Option(help="Tensor that feature recipes read; the last hardened layer by default.")
+        str | None, typer.Option(help="Tensor that feature recipes read; the last paired layer by default.")
     ] = None,
     tiles: Annotated[int, typer.Option(min=1, help="Square pieces cut from the data to train on.")] = 64,
     seed: options.Seed = 0,

@@ -25,7 +25,7 @@ from kdguard.runtime.analysis.analyse import (
 from kdguard.runtime.auto import dispatch, split
 from kdguard.runtime.cli import app
 from kdguard.runtime.commands.options import PlacementOption
-from kdguard.runtime.compensation import search
+from kdguard.runtime.compensation import candidate, search
 from kdguard.runtime.fidelity import BETWEEN_MARGIN_DB, WORST_MARGIN_DB
 from tests.conftest import QUICKSTART, ROOT
 
@@ -54,7 +54,7 @@ def test_limits_are_those_of_the_code() -> None:
         f"on up to {tile_check.IMAGES} check images",
         f"by more than {tile_check.TOLERATED_DB:g} dB less",
         f"more than {MAX_CHANNELS} channels, fewer than {MIN_POSITIONS} positions",
-        f"more than {search.MAX_PATCH} values at once",
+        f"more than {candidate.MAX_PATCH} values at once",
         f"at most {search.SCREENED + search.DEEPEST} maps are fitted, and at most {trials} gains",
     ):
         assert stated in FLAT, stated

@@ -23,7 +23,7 @@ from kdguard.runtime.auto.plan import (
 )
 from kdguard.runtime.auto.split import split
 from kdguard.runtime.compensation.bench import Outcome
-from kdguard.runtime.compensation.search import Compensation, gather
+from kdguard.runtime.compensation.candidate import Compensation, gather
 from kdguard.runtime.fidelity import FidelityReport, Quality, measure_fidelity
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net
@@ -58,7 +58,7 @@ def test_room_is_that_of_the_tightest_gate(change: dict[str, object], room: floa
 def candidate(card: ModelCard) -> Compensation:
     layers = {"d": [SvdPerturbAttributes(rank=2)]}
     (found,) = gather(make_conv_net(), card, layers, noisy_pairs(2), 1000, "")
-    return Compensation(found, found.refits(2.0), Outcome(2.0, 20.0, 15.0, 0.01, 0.0, 4.0))
+    return Compensation(found, found.refits(2.0), Outcome(2.0, 20.0, 15.0, 60.0, 0.01, 0.0, 4.0))
 
 
 def holds_up_to(limit: float, asked: list[float]) -> Callable[[Compensation], float]:

@@ -16,7 +16,7 @@ from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.refit_consumers import RefitConsumers, conv_readers
 from kdguard.graph_passes.strip_nodes import StripNodes
 from kdguard.runtime.compensation.bench import TrialBench
-from kdguard.runtime.compensation.search import gather
+from kdguard.runtime.compensation.candidate import gather
 from kdguard.runtime.metrics import psnr, ssim
 from kdguard.runtime.session import RestorationSession
 from tests.awkward_graphs import shared_weight

@@ -12,23 +12,22 @@ from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.compensation.bench import Outcome
-from kdguard.runtime.compensation.search import (
+from kdguard.runtime.compensation.candidate import Compensation, gather, is_refittable
+from kdguard.runtime.compensation.scan import (
     BUDGET_SHARE,
     MARGIN_DB,
+    MIN_BETWEEN_DB,
     SSIM_LOSS,
     WORST_MARGIN_DB,
-    Compensation,
     acceptable,
-    gather,
-    is_refittable,
-    search,
 )
+from kdguard.runtime.compensation.search import search
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net
 from tests.graph_passes.rich_model import make_rich_model
 from tests.runtime.image_pairs import noisy_pairs
 
-GOOD = Outcome(1.0, MARGIN_DB + 1, WORST_MARGIN_DB + 1, 0.01, 0.0001, 5.0)
+GOOD = Outcome(1.0, MARGIN_DB + 1, WORST_MARGIN_DB + 1, MIN_BETWEEN_DB + 1, 0.01, 0.0001, 5.0)
 
 
 @pytest.fixture
