@@ -21,7 +21,7 @@ from kdguard.runtime.compensation.scan import (
     WORST_MARGIN_DB,
     acceptable,
 )
-from kdguard.runtime.compensation.search import search
+from kdguard.runtime.compensation.search import DB_PER_RANK, search
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net
 from tests.graph_passes.rich_model import make_rich_model
@@ -97,8 +97,8 @@ def test_search_keeps_its_distance_and_puts_the_best_first(card: ModelCard) -> N
     assert {entry.layer for entry in found.kept} == {"d"}
     assert {entry.attributes.rank for entry in found.kept} <= {2, 8}
     assert all(acceptable(entry.outcome, 0.1) for entry in found.kept)
-    strips = [entry.outcome.strip_db for entry in found.kept]
-    assert strips == sorted(strips, reverse=True)
+    worth = [entry.outcome.strip_db - DB_PER_RANK * entry.attributes.rank for entry in found.kept]
+    assert worth == sorted(worth, reverse=True)
     assert strips[0] > 1
     assert found.closest is None
 
