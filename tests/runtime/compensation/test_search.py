@@ -99,7 +99,7 @@ def test_search_keeps_its_distance_and_puts_the_best_first(card: ModelCard) -> N
     assert all(acceptable(entry.outcome, 0.1) for entry in found.kept)
     worth = [entry.outcome.strip_db - DB_PER_RANK * entry.attributes.rank for entry in found.kept]
     assert worth == sorted(worth, reverse=True)
-    assert strips[0] > 1
+    assert found.kept[0].outcome.strip_db > 1
     assert found.closest is None
 
 
