@@ -25,7 +25,7 @@ RULES = """\
 2. One factor on all of them is scanned from large to small, since loss is not monotone in the gain, and refined
    between the largest that keeps the gates and its neighbour."""
 MAX_EXCESS = 63.0
-SCAN = tuple(np.geomspace(1.0, 1e-3, 13))
+SCAN = tuple(np.geomspace(1.0, 1e-4, 17))
 REFINEMENTS = 3
 LEAST_EXCESS = 0.005
 """A gain this close to 1 protects nothing: the layers cannot be perturbed within the budget."""
@@ -105,8 +105,9 @@ def plan_in_path(
     gains = {name: round(1 + MAX_EXCESS * best * share, 4) for name, share in shares.items()}
     if max(gains.values()) - 1 < LEAST_EXCESS:
         assert last is not None
+        why = "; ".join(last.failures()) or "the gates hold on these images with nothing to spare for others"
         raise GateFailedError(
-            f"no in-path gain keeps the gates: at gain {1 + MAX_EXCESS * SCAN[-1]:.3f}, {'; '.join(last.failures())}; "
+            f"no in-path gain keeps the gates: at gain {1 + MAX_EXCESS * SCAN[-1]:.3f}, {why}; "
             "nothing was written. Use --placement paired or compensated, other --layers, or raise --budget-db"
         )
     sites = [Site(name, attributes.model_copy(update={"gain": gain}), "in-path") for name, gain in gains.items()]
