@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import get_task
-from kdguard.graph_passes.op import SvdPerturbAttributes
+from kdguard.graph_passes.op import SvdPerturbAttributes, reference
 from kdguard.graph_passes.refit_consumers import RefitConsumers, conv_readers
 from kdguard.graph_passes.strip_nodes import StripNodes
 from kdguard.runtime.compensation.statistics import RefitStatistics, top_part
@@ -42,6 +43,14 @@ class StripReport(BaseModel):
     refit_images: int = Field(description="unlabeled images that the refit took; none of those scored here")
 
 
+def _per_unit_of_gain(F: NDArray[np.float32], attributes: SvdPerturbAttributes) -> NDArray[np.float32]:
+    """What the op adds to a map [C, H, W] for one unit of gain beyond 1, at the gain that the file states."""
+    if not (attributes.modulation or attributes.adaptive or attributes.coherence):
+        return top_part(F, attributes)
+    change = reference.svd_perturb(F[None].astype(np.float64), attributes).change[0]
+    return (change / (attributes.gain - 1)).astype(np.float32)
+
+
 def refit_stripped(
     stripped: onnx.ModelProto,
     card: ModelCard,
@@ -59,13 +68,13 @@ def refit_stripped(
     """
     for layer, attributes in layers.items():
         readers = conv_readers(stripped, layer)
-        if not readers:
+        if not readers or attributes.gain == 1:
             continue
         statistics = {reader.geometry: RefitStatistics(reader) for reader in readers}
         session = RestorationSession(stripped, card, taps=[layer])
         for image in images:
             F = session.run(image_to_tensor(image, card))[1][0]
-            top = top_part(F, attributes)
+            top = _per_unit_of_gain(F, attributes)
             for entry in statistics.values():
                 entry.add(F, top, REFIT_PATCHES)
         refits = {r.output: statistics[r.geometry].refit(r, seen=0.0, wanted=attributes.gain - 1) for r in readers}

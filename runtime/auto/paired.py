@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,14 +70,17 @@ def eligible(layer: LayerAnalysis) -> bool:
     return not layer.dead and layer.influences and layer.shape[1] >= MIN_CHANNELS and gain_for(layer) is not None
 
 
-def choose_paired(analysis: Analysis, spare: float, max_slowdown: float) -> list[PairedLayer]:
+def choose_paired(
+    analysis: Analysis, spare: float, max_slowdown: float, reserved: Collection[str] = ()
+) -> list[PairedLayer]:
     """The layers to pair, in graph order; `RULES` says how.
 
     Args:
         spare: cost of other nodes that count against the limit, in multiply-adds.
         max_slowdown: hardened over clean time that may be reached by rule 3; rule 2 comes first.
+        reserved: layers that a compensated node may take.
     """
-    fit = [layer for layer in analysis.layers if eligible(layer)]
+    fit = [layer for layer in analysis.layers if eligible(layer) and layer.name not in reserved]
     chosen: dict[str, str] = {}
     for depth in DEPTHS:
         near = [layer for layer in fit if abs(layer.depth - depth) <= REACH and layer.name not in chosen]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -75,14 +75,16 @@ def choose_pairs(
     gain: float | None,
     spare: float,
     max_slowdown: float,
+    reserved: Collection[str] = (),
 ) -> Plan:
     """The paired part of a plan.
 
     Args:
         pairs: to see whether a chosen layer reaches the output; one that does not is replaced.
         gain: for all layers; None for each layer's own.
+        reserved: layers left to a compensated node.
     """
-    while chosen := paired.choose_paired(analysis, spare, max_slowdown):
+    while chosen := paired.choose_paired(analysis, spare, max_slowdown, reserved):
         by_name = analysis.by_name()
         useless = without_influence(model, card, pairs, [by_name[entry.layer] for entry in chosen])
         if not useless:
@@ -118,13 +120,12 @@ def in_path_cost(analysis: Analysis, layer: str) -> float:
 
 
 def with_compensation(plan: Plan, compensation: Compensation) -> Plan:
-    """A plan with the compensated node added; a layer cannot be paired as well."""
+    """A plan with the compensated node added."""
     site = Site(compensation.layer, compensation.attributes, "in-path")
     outcome = compensation.outcome
     reason = f"compensated: stripping it costs about {outcome.strip_db:.1f} dB on trial images"
-    sites = [entry for entry in plan.sites if entry.layer != compensation.layer]
     return Plan(
-        [*sites, site],
+        [*plan.sites, site],
         compensation.refits,
         {**plan.reasons, compensation.layer: reason},
         f"{plan.rules}\n{COMPENSATED_RULES}".strip(),
@@ -240,7 +241,15 @@ def plan_auto(
         return found
     spare = in_path_cost(analysis, candidates[0].layer) if candidates else 0.0
     base = choose_pairs(
-        model, card, analysis, images.trial, seed=seed, gain=gain, spare=spare, max_slowdown=max_slowdown
+        model,
+        card,
+        analysis,
+        images.trial,
+        seed=seed,
+        gain=gain,
+        spare=spare,
+        max_slowdown=max_slowdown,
+        reserved={candidate.layer for candidate in candidates[:MAX_CANDIDATES]},
     )
     found = first_that_holds(model, card, base, candidates, images.check, budget_db, tile_safe) if candidates else None
     if found is not None:
