@@ -16,6 +16,7 @@ from kdguard.runtime.auto.plan import (
     CHECK_SSIM,
     MAX_ATTEMPTS,
     Plan,
+    choose_pairs,
     plan_auto,
     room_left,
     strongest_that_holds,
@@ -93,10 +94,13 @@ def test_what_never_holds_is_dropped(candidate: Compensation) -> None:
 
 
 def test_a_layer_is_not_paired_and_compensated_at_once(candidate: Compensation) -> None:
-    analysis, pairs = analyse(make_conv_net(), candidate_card(), noisy_pairs(4), sensitivity=False), noisy_pairs(4)
-    base = plan_auto(make_conv_net(), candidate_card(), analysis, split(pairs, candidate_card(), analysis),
-                     placement="paired", gain=None, budget_db=0.1, max_slowdown=10, seed=0)  # fmt: skip
-    assert "d" in {site.layer for site in base.sites}
+    model, card, pairs = make_conv_net(), candidate_card(), noisy_pairs(4)
+    analysis = analyse(model, card, pairs, sensitivity=False)
+    common = {"seed": 0, "gain": None, "spare": 0.0, "max_slowdown": 10.0}
+    free = choose_pairs(model, card, analysis, pairs, **common)  # type: ignore[arg-type]
+    assert "d" in {site.layer for site in free.sites}
+    base = choose_pairs(model, card, analysis, pairs, reserved={"d"}, **common)  # type: ignore[arg-type]
+    assert base.sites
     plan = with_compensation(base, candidate)
     assert [site.placement for site in plan.sites if site.layer == "d"] == ["in-path"]
     assert "compensated" in plan.reasons["d"]
