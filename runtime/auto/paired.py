@@ -16,7 +16,7 @@ from kdguard.runtime.analysis import Analysis, LayerAnalysis
 RULES = """\
 1. Eligible is a map that is alive, influences the output, has at least 8 channels, and that a gain of at most
    100 moves by its own norm or more.
-2. Three depths come first: a third, a half and two thirds of the model's cost. For each, the map within an
+2. Three depths come first, whatever they cost: a third, a half and two thirds of the model. For each, the map within an
    eighth of it that is cheapest to perturb, the nearer one where two cost the same. Between a convolution
    and its activation costs half as much again: runtimes fuse the two.
 3. Then, while the estimated slowdown stays within the limit, further maps of the middle third, cheapest first.

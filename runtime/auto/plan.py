@@ -98,11 +98,17 @@ def choose_pairs(
     sites = [
         Site(entry.layer, paired.paired_attributes(by_name[entry.layer], gain or entry.gain, seed)) for entry in chosen
     ]
+    slowdown = 1 + (spare + sum(paired.pair_cost(by_name[entry.layer]) for entry in chosen)) / analysis.cost
+    over = (
+        f"estimated time {slowdown:.2f} of the clean model's, over --max-slowdown {max_slowdown:g}: the three depths come "
+        "first; --placement compensated, or --layers with fewer names, is faster",
+    )
     return Plan(
         sites,
         reasons={entry.layer: entry.reason for entry in chosen},
         rules=paired.RULES,
         coverage=paired.covered(analysis, [entry.layer for entry in chosen]),
+        notes=over if slowdown > max_slowdown else (),
     )
 
 
