@@ -37,7 +37,8 @@ COMPENSATED_RULES = """\
 CHECK_MARGIN_DB, CHECK_SSIM = 0.5, 0.0007
 """Kept from the gates on the images of the last check, for images that are different."""
 CHECK_SHARE = 0.75
-MAX_CANDIDATES, MAX_ATTEMPTS = 2, 5
+MAX_CANDIDATES, MAX_ATTEMPTS = 2, 4
+WORTH_A_STEP = 1.2
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def choose_pairs(
     ]
     slowdown = 1 + (spare + sum(paired.pair_cost(by_name[entry.layer]) for entry in chosen)) / analysis.cost
     over = (
-        f"estimated time {slowdown:.2f} of the clean model's, over --max-slowdown {max_slowdown:g}: the three depths come "
-        "first; --placement compensated, or --layers with fewer names, is faster",
+        f"estimated time {slowdown:.2f} of the clean model's, over --max-slowdown {max_slowdown:g}: the three depths "
+        "come first; --placement compensated, or --layers with fewer names, is faster",
     )
     return Plan(
         sites,
@@ -190,10 +191,13 @@ def first_that_holds(
 
 
 def strongest_that_holds(candidate: Compensation, room: Callable[[Compensation], float]) -> Compensation | None:
-    """Weaken a candidate until it holds, then go back halfway as long as that holds; None if it never does.
+    """Weaken a candidate until it holds, or strengthen one that leaves room; then halve what lies between.
 
     Args:
         room: by what factor the error may grow at this gain; below 1 a gate is broken.
+
+    Returns:
+        The strongest that held, or None.
     """
     held: Compensation | None = None
     broken, tried = 0.0, candidate
@@ -201,11 +205,18 @@ def strongest_that_holds(candidate: Compensation, room: Callable[[Compensation],
         left = room(tried)
         if left >= 1:
             held = tried
-            if not broken:
-                break
         else:
             broken = tried.outcome.excess
-        tried = tried.weaker(left) if held is None else candidate.at((held.outcome.excess + broken) / 2)
+        if held is None:
+            tried = tried.weaker(left)
+        elif broken:
+            tried = candidate.at((held.outcome.excess + broken) / 2)
+        elif left > WORTH_A_STEP:
+            tried = held.stronger(left)
+        else:
+            break
+        if held and abs(tried.outcome.excess) <= abs(held.outcome.excess) * 1.02:
+            break
     return held
 
 

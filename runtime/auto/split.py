@@ -10,7 +10,7 @@ from kdguard.export.model_card import ModelCard
 from kdguard.runtime.analysis import Analysis
 from kdguard.runtime.analysis.crops import centre_crops, spread
 
-FIT_IMAGES, TRIAL_IMAGES, CHECK_IMAGES = 10, 2, 5
+FIT_IMAGES, TRIAL_IMAGES, CHECK_IMAGES = 10, 2, 4
 TRIAL_COST, FIT_COST, CHECK_COST = 1.2e10, 2.4e10, 1.2e11
 """What one run over an image may cost, in multiply-adds; crops are as large as that allows."""
 MIN_SIDE, MAX_SIDE = 64, 320

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.image_tensor import image_to_tensor
@@ -21,6 +22,7 @@ from kdguard.runtime.terminal import progress_bar
 
 SCREEN_GAINS = (1.0, -0.6)
 """Excess gains at which candidates are compared before any of them is run."""
+LEAST_GAIN = 0.03
 MAX_PATCH = 1200
 """Values that a reader sees at once, channels x kernel; the covariances grow with its square, the solution with
 its cube. 128 channels of a 3x3 convolution are inside."""
@@ -83,8 +85,17 @@ class Compensation:
 
     def weaker(self, room: float) -> Compensation:
         """The same at the gain closest to this one whose left-over energy is at most `room` times as large."""
+        return self._within(room, np.geomspace(0.95, 0.1, 24))
+
+    def stronger(self, room: float) -> Compensation:
+        """The same at the largest gain, up to three times the excess, that leaves over `room` times as much."""
+        excess = self.outcome.excess
+        shares = [share for share in np.geomspace(3.0, 1.05, 16) if 1 + excess * share >= LEAST_GAIN]
+        return self._within(room, np.array([*shares, 1.0]))
+
+    def _within(self, room: float, shares: NDArray[np.float64]) -> Compensation:
         allowed = room * max(refit.left_over for refit in self.refits.values())
-        for share in np.geomspace(0.95, 0.1, 24):
+        for share in shares:
             found = self.at(self.outcome.excess * float(share))
             if max(refit.left_over for refit in found.refits.values()) <= allowed:
                 break

@@ -70,10 +70,23 @@ def holds_up_to(limit: float, asked: list[float]) -> Callable[[Compensation], fl
     return room
 
 
-def test_what_holds_at_once_is_taken_as_it_is(candidate: Compensation) -> None:
+def test_what_holds_with_nothing_to_spare_is_taken_as_it_is(candidate: Compensation) -> None:
     asked: list[float] = []
-    assert strongest_that_holds(candidate, holds_up_to(9.0, asked)) is candidate
+
+    def just_enough(tried: Compensation) -> float:
+        asked.append(tried.outcome.excess)
+        return 1.05
+
+    assert strongest_that_holds(candidate, just_enough) is candidate
     assert asked == [2.0]
+
+
+def test_what_leaves_room_is_strengthened(candidate: Compensation) -> None:
+    asked: list[float] = []
+    held = strongest_that_holds(candidate, holds_up_to(9.0, asked))
+    assert held is not None
+    assert 2.0 < held.outcome.excess <= 9.0
+    assert len(asked) <= MAX_ATTEMPTS
 
 
 def test_weaker_until_it_holds_then_back_halfway(candidate: Compensation) -> None:
