@@ -149,12 +149,11 @@ def check_extra_inputs(model: onnx.ModelProto, overrides: CardOverrides, where: 
         raise UserError(f"--extra-input {unknown[0]}: {where} has no such input; it has {', '.join(sorted(names))}")
 
 
-def _restored_output(model: onnx.ModelProto) -> str:
-    """The first output that may be an image: 4-D, or of a rank that the file does not tell."""
-    may_be = [
-        v.name for v in model.graph.output if not v.type.tensor_type.HasField("shape") or len(_dimensions(v)) == 4
-    ]
-    return [*may_be, model.graph.output[0].name][0]
+def _restored_output(model: onnx.ModelProto, channels: int, axis: int) -> str:
+    """The first output that may be an image: 4-D or of unknown rank, with the image's channels where they are known."""
+    may_be = [v for v in model.graph.output if not v.type.tensor_type.HasField("shape") or len(_dimensions(v)) == 4]
+    fitting = [v for v in may_be if not _dimensions(v) or _dimensions(v)[axis] in (0, channels)]
+    return [*fitting, *may_be, model.graph.output[0]][0].name
 
 
 def infer_card(
@@ -203,7 +202,7 @@ def infer_card(
     card = ModelCard(
         task=task,
         input_name=image.name,
-        output_name=_restored_output(model),
+        output_name=_restored_output(model, 1 if channels == 1 else 3, 3 if layout == "NHWC" else 1),
         layout=layout,
         channels=1 if channels == 1 else 3,
         # A side that is free where the other is fixed may as well be as long as that one.

@@ -130,7 +130,7 @@ class InsertSvdPerturb(GraphPass):
         result = rewire(model, lambda graph: self._edit(graph, [sites[layer.name] for layer in todo]), strength)
         _describe_new_tensors(result, values, [sites[layer.name] for layer in todo])
         # 16-bit outputs round away part of the change; all layers of a model share one set of functions.
-        _import_op(result, exact_change=any(layer.dtype != "float32" for layer in layers))
+        import_op(result, exact_change=any(layer.dtype != "float32" for layer in layers))
         return PassResult(result, modified=True)
 
     def _check_same(self, model: onnx.ModelProto, sites: Mapping[str, Site]) -> None:
@@ -226,7 +226,7 @@ def _node_name(op_type: str, layer: str) -> str:
     return f"{NAME_PREFIX}{op_type}/{layer}"
 
 
-def _import_op(model: onnx.ModelProto, *, exact_change: bool) -> None:
+def import_op(model: onnx.ModelProto, *, exact_change: bool) -> None:
     """Declare the domain and add the functions that are not there yet, in place."""
     if DOMAIN not in {imported.domain for imported in model.opset_import}:
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))

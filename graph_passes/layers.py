@@ -216,4 +216,4 @@ def select_layers(
 
 
 def _matches(layer: Layer, glob: str) -> bool:
-    return fnmatchcase(layer.name, glob) or (bool(layer.node) and fnmatchcase(layer.node, glob))
+    return layer.name == glob or fnmatchcase(layer.name, glob) or (bool(layer.node) and fnmatchcase(layer.node, glob))

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kdguard.export.onnx_files import default_opset
+from kdguard.graph_passes.insert_svd_perturb import import_op
 from kdguard.graph_passes.layers import NAME_PREFIX
-from kdguard.graph_passes.op import DOMAIN, VERSION, SvdPerturbAttributes, op_functions
+from kdguard.graph_passes.op import DOMAIN, SvdPerturbAttributes
 from kdguard.graph_passes.op.attributes import PERTURB
 from kdguard.graph_passes.pass_base import GraphPass, PassResult
 
@@ -47,8 +47,7 @@ class ProbeLayers(GraphPass):
         graph.node.extend(kept)
         graph.input.append(helper.make_tensor_value_info(STRENGTHS, TensorProto.FLOAT, [len(self.layers)]))
         graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), f"{NAME_PREFIX}zero"))
-        result.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
-        result.functions.extend(op_functions(default_opset(model)))
+        import_op(result, exact_change=False)
         return PassResult(result, modified=True)
 
     def _switch(self, layer: str, index: int) -> list[onnx.NodeProto]:

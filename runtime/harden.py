@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from kdguard.export.errors import GateFailedError, MissingDependencyError
+from kdguard.export.errors import GateFailedError, MissingDependencyError, UserError
 from kdguard.export.files import check_outputs, to_json, write_text
 from kdguard.export.image_pairs import ImagePair, load_pairs
 from kdguard.export.large_models import data_path, is_large
@@ -112,6 +112,12 @@ def _measure(
             f"{_advice(options)}"
         )
     tiling = measure_tiling(original, hardened, card, planned.check)
+    in_path = {site.layer: site.attributes for site in planned.plan.sites if site.placement == "in-path"}
+    if options.tile_safe and in_path and tiling is None:
+        raise UserError(
+            "--tile-safe cannot be judged: no calibration image is large enough for four tiles, or the model takes one "
+            "size only; give larger images, or use --placement paired"
+        )
     if options.tile_safe and tiling and tiling.seams:
         raise GateFailedError(
             f"the hardened model shows seams in tiles: tile-wise and whole-image output agree to "
@@ -122,9 +128,11 @@ def _measure(
     before = {entry.layer for entry in hardened_layers(teacher)}
     fresh = [entry.layer for entry in hardened_layers(hardened) if entry.layer not in before]
     distortions = feature_distortion(teacher, hardened, card, fresh, planned.check)
-    in_path = {site.layer: site.attributes for site in planned.plan.sites if site.placement == "in-path"}
+    compensated = (
+        in_path if planned.plan.refits else {}
+    )  # stripping the others leaves the clean model: nothing to repair
     unlabeled = [pair.degraded for pair in planned.spare[:REFIT_IMAGES]]
-    strip = measure_strip(hardened, card, in_path, planned.check, unlabeled)
+    strip = measure_strip(hardened, card, compensated, planned.check, unlabeled)
     return _Measured(fidelity, distortions, strip, tiling)
 
 

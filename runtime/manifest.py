@@ -58,7 +58,7 @@ class Manifest(BaseModel):
     task: str | None
     layers: list[ManifestLayer]
     rules: list[str] = Field(default_factory=list, description="by which layers and gains were chosen")
-    coverage: Coverage | None = Field(None, description="None where layers were named")
+    coverage: Coverage | None = Field(None, description="None where no layers were chosen for paired nodes")
     skipped: dict[str, str] = Field(default_factory=dict, description="feature maps passed over, and why")
     notes: list[str] = Field(default_factory=list)
     budget_db: float

@@ -127,7 +127,7 @@ def describe_manifest(manifest: Manifest) -> list[tuple[str, str]]:
     if manifest.tiling and manifest.tiling.seams:
         tiles = manifest.tiling
         agreement = f"{tiles.hardened_db:.1f} dB, the clean teacher {tiles.clean_db:.1f}"
-        lines.append((f"tile-wise and whole-image output agree to {agreement}; --tile-safe avoids that", "yellow"))
+        lines.append((f"tile-wise and whole-image output agree to {agreement}", "yellow"))
     return lines + [(note, "yellow") for note in manifest.notes]
 
 

@@ -16,7 +16,11 @@ _progress = Console(stderr=True)
 
 
 def say(text: str, style: str = "") -> None:
-    """Print a line as it is: no markup in file names, no wrapping of paths that scripts may cut out."""
+    """Print a line as it is: no markup in file names, no wrapping of paths that scripts may cut out.
+
+    Control characters go: names come from files that nobody vouches for, and could rewrite what stands above.
+    """
+    text = "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
     _out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -8,12 +8,16 @@ import numpy as np
 
 from kdguard.graph_passes.op.attributes import TAIL_GROUPS, Modulation
 
-MAX_WEIGHTS = 1024
+MAX_WEIGHTS = 16384
+"""More repeat. A key that is shorter than what the signs use gives several of them the same projection where its
+length and the number of channels have a factor in common, so it is as long as what it serves."""
+UNKNOWN_CHANNELS = 8191
+"""Weights for layers of unknown width; a prime, which has a factor in common with none of them."""
 POSITIONS = 1021
 """Period of a keyed pattern over positions; a prime, so that it does not line up with the image's width."""
 
 
-def draw_key(modulation: Modulation, seed: int, layer: str = "", weights: int = MAX_WEIGHTS) -> tuple[float, ...]:
+def draw_key(modulation: Modulation, seed: int, layer: str = "", weights: int = UNKNOWN_CHANNELS) -> tuple[float, ...]:
     """What goes into `pattern`.
 
     Args:

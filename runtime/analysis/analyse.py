@@ -52,6 +52,11 @@ def analyse(
         UserError: the model cannot run on the images, or none of its tensors is a feature map.
     """
     stored = cache / f"analysis-{_key(model, card, pairs, sensitivity)}.json" if cache else None
+    if stored:
+        try:
+            stored.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--cache {stored.parent}: cannot be used as a folder ({error.strerror})") from error
     if stored and stored.is_file():
         try:
             found = Analysis.model_validate_json(stored.read_text(encoding="utf-8"))
@@ -62,10 +67,6 @@ def analyse(
             return found
     result = _measure(model, card, pairs, sensitivity)
     if stored:
-        try:
-            stored.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--cache {stored.parent}: cannot be used as a folder ({error.strerror})") from error
         write_text(stored, result.model_dump_json(indent=1) + "\n")
     return result
 

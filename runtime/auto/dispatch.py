@@ -13,6 +13,7 @@ from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.insert_svd_perturb import Site
+from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.layers import find_layers, find_obstacles, infer_value_infos, select_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.analysis import Analysis, analyse
@@ -24,6 +25,9 @@ from kdguard.runtime.auto.split import Split, split
 PlacementChoice = Literal["auto", "in-path", "paired", "compensated"]
 AUTO = "auto"
 UNCALIBRATED_GAIN = 10.0
+FEW_IMAGES = (
+    "fewer than four calibration images: the gates were checked on the same ones, and no attacker's refit was tried"
+)
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ class Planned:
     """A plan and what it was made from.
 
     Attributes:
-        check: images that the gates are measured on; none of them was fitted or scanned on unless
-            there were fewer than four.
+        check: images that the gates are measured on. No weight was fitted on them unless there were
+            fewer than four, though a compensated or in-path gain is weakened or strengthened by them.
         spare: images for an attacker's refit.
     """
 
@@ -109,15 +113,25 @@ def make_plan(
         notes = () if options.fixed_gain is not None else uncalibrated
         return Planned(Plan(_explicit(named, options), notes=notes), list(pairs))
     assert card is not None
+    if before := hardened_layers(model):
+        raise UserError(
+            f"the model is already hardened ({before[0].layer!r}): choosing layers or gains starts from the clean "
+            "teacher; to add single layers, name them and give --gain"
+        )
     sensitivity = options.placement == "in-path"
+    modulated = options.attributes is not None and bool(options.attributes.modulation)
+    if sensitivity and modulated and options.fixed_gain is None:
+        raise UserError("gains of modulated in-path nodes are not calibrated; give --gain, or drop --modulation")
     analysis = analyse(model, card, pairs, cache=options.cache, sensitivity=sensitivity)
     images = split(pairs, card, analysis)
-    notes = () if images.disjoint else ("fewer than four calibration images: the gates were checked on the same ones",)
+    notes = () if images.disjoint else (FEW_IMAGES,)
     plan = _plan(model, card, analysis, images, named, options)
     plan = Plan(
         plan.sites, plan.refits, plan.reasons, plan.rules, plan.coverage, (*plan.notes, *notes, *_unused(options))
     )
-    return Planned(plan, images.check, [*images.trial, *images.fit], analysis)
+    # What an attacker refits on may not be what he is scored on.
+    spare = [*images.trial, *images.fit] if images.disjoint else []
+    return Planned(plan, images.check, spare, analysis)
 
 
 def _unused(options: HardenOptions) -> tuple[str, ...]:
@@ -199,4 +213,4 @@ def _pair_named(analysis: Analysis, named: Sequence[str], options: HardenOptions
         else:
             attributes = paired.paired_attributes(layer, options.fixed_gain or gain, options.seed)
         sites.append(Site(name, attributes))
-    return Plan(sites, reasons=dict.fromkeys(named, "asked for; gain from calibration"), rules=paired.RULES)
+    return Plan(sites, reasons=dict.fromkeys(named, "asked for; gain from calibration"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdguard.graph_passes.op import SvdPerturbAttributes
+from kdguard.graph_passes.op import SvdPerturbAttributes, reference
 from kdguard.graph_passes.op.attributes import TAIL_GROUPS, Modulation
 from kdguard.graph_passes.op.keys import MAX_WEIGHTS, POSITIONS, draw_key
 
@@ -34,6 +34,16 @@ def test_weights_of_a_tail_are_normal_and_as_many_as_it_uses(weights: int, lengt
     if length > 100:
         assert abs(np.mean(key)) < 0.1
         assert 0.9 < np.std(key) < 1.1
+
+
+@pytest.mark.parametrize("channels", [64, 256, 512])
+def test_signs_flip_alike_on_wide_maps(channels: int) -> None:
+    """A key shorter than what it serves would repeat a projection, and turn the sign into a linear threshold."""
+    F = np.random.default_rng(0).standard_normal((channels, 4000))
+    for key in (draw_key(Modulation.TAIL_SIGN, 0, "b", 8 * channels), draw_key(Modulation.TAIL_SIGN, 0)):
+        attributes = SvdPerturbAttributes(rank=2, gain=2.0, modulation=Modulation.TAIL_SIGN, pattern=key)
+        flipped = np.mean(reference.tail_margins(F, np.zeros((channels, 2)), attributes) > 0)
+        assert 0.31 < flipped < 0.44
 
 
 def test_a_pattern_holds_exponents() -> None:
