@@ -25,7 +25,7 @@ from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.session import RestorationSession
 
-REPEATS = 21
+REPEATS = 11
 
 
 def only(teacher: onnx.ModelProto, hardened: onnx.ModelProto, placement: str) -> onnx.ModelProto | None:
