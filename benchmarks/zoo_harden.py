@@ -24,7 +24,6 @@ from kdguard.export.image_pairs import load_pairs
 from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.inventory import hardened_layers
-from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.fidelity import measure_fidelity
 from kdguard.runtime.manifest import Manifest, manifest_path
 from kdguard.runtime.open_model import resolve_card
@@ -53,13 +52,7 @@ def measure(task: str, data: Path) -> dict[str, object]:
     pairs = zoo.test_pairs(task, card)
     clean = RestorationSession(teacher, card)
     fidelity, _ = measure_fidelity(clean, RestorationSession(hardened, card), pairs, task)
-    in_path = {
-        entry.layer: SvdPerturbAttributes.model_validate(
-            {k: v for k, v in entry.attributes.items() if k != "plugin_namespace"}
-        )
-        for entry in hardened_layers(hardened)
-        if entry.placement == "in-path"
-    }
+    in_path = {entry.layer: entry.op for entry in hardened_layers(hardened) if entry.placement == "in-path"}
     unlabeled = load_pairs(data, get_task(task), card.channels, card.scale, seed=7, limit=REFIT_IMAGES)
     strip = measure_strip(hardened, card, in_path, pairs, [pair.degraded for pair in unlabeled])
     return {

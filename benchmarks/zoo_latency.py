@@ -21,7 +21,6 @@ from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.onnx_files import load_onnx
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
 from kdguard.graph_passes.inventory import hardened_layers
-from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.session import RestorationSession
 
@@ -33,7 +32,7 @@ def only(teacher: onnx.ModelProto, hardened: onnx.ModelProto, placement: str) ->
     sites = [
         Site(
             entry.layer,
-            SvdPerturbAttributes.model_validate({k: v for k, v in entry.attributes.items() if k != "plugin_namespace"}),
+            entry.op,
             "paired" if placement == "paired" else "in-path",
         )
         for entry in hardened_layers(hardened)

@@ -27,6 +27,12 @@ class HardenedLayer:
     attributes: dict[str, object]
     nodes: tuple[str, ...]
 
+    @property
+    def op(self) -> SvdPerturbAttributes:
+        """The attributes, typed: what it takes to insert the same node again."""
+        own = {name: value for name, value in self.attributes.items() if name != "plugin_namespace"}
+        return SvdPerturbAttributes.model_validate(own)
+
 
 def hardened_layers(model: onnx.ModelProto) -> list[HardenedLayer]:
     """Every hardened layer of the main graph, in graph order."""

@@ -70,6 +70,17 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...] | None:
     return tuple(dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None) for dim in tensor.shape.dim)
 
 
+def rename_tensors(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
+    """Give tensors other names wherever nodes read or write them, bodies included, in place."""
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for graph in subgraphs(node):
+            rename_tensors(graph.node, names)
+            for value in graph.output:
+                value.name = names.get(value.name, value.name)
+
+
 def static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
     """The shape where every dimension is a number, else None."""
     shape = _shape(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from kdguard.graph_passes.layers import NAME_PREFIX, subgraphs
+from kdguard.graph_passes.layers import NAME_PREFIX, rename_tensors
 from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB, RESTORE
 from kdguard.graph_passes.pass_base import GraphPass, PassResult
 
@@ -27,8 +27,7 @@ class StripNodes(GraphPass):
         result = onnx.ModelProto()
         result.CopyFrom(model)
         kept = [node for node in result.graph.node if node.domain != DOMAIN]
-        for node in kept:
-            _rename(node, renamed)
+        rename_tensors(kept, renamed)
         del result.graph.node[:]
         result.graph.node.extend(kept)
         _keep(result.graph.initializer, lambda tensor: not tensor.name.startswith(NAME_PREFIX))
@@ -36,16 +35,6 @@ class StripNodes(GraphPass):
         _keep(result.functions, lambda function: function.domain != DOMAIN)
         _keep(result.opset_import, lambda imported: imported.domain != DOMAIN)
         return PassResult(result, modified=True)
-
-
-def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
-    for ends in (node.input, node.output):
-        ends[:] = [names.get(name, name) for name in ends]
-    for graph in subgraphs(node):
-        for inner in graph.node:
-            _rename(inner, names)
-        for value in graph.output:
-            value.name = names.get(value.name, value.name)
 
 
 def _keep(entries, wanted) -> None:  # type: ignore[no-untyped-def]  # protobuf's containers have no common type

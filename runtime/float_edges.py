@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import onnx
 
-from kdguard.graph_passes.layers import NAME_PREFIX, infer_value_infos, subgraphs
+from kdguard.graph_passes.layers import NAME_PREFIX, infer_value_infos, rename_tensors
 
 _FLOAT, _BFLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16
 
@@ -27,7 +25,7 @@ def with_float_edges(model: onnx.ModelProto) -> onnx.ModelProto:
     inner = {value.name: f"{NAME_PREFIX}bfloat16/{value.name}" for value in (*inputs, *outputs)}
     for tensor in graph.initializer:  # default values of inputs would have to be cast as well
         inner.pop(tensor.name, None)
-    _rename(graph.node, inner)
+    rename_tensors(graph.node, inner)
     for value in inputs:
         if value.name in inner:
             value.type.tensor_type.elem_type = _FLOAT
@@ -53,14 +51,3 @@ def _uses_bfloat16(model: onnx.ModelProto) -> bool:
 def _is_bfloat16(output: onnx.ValueInfoProto, values: dict[str, onnx.ValueInfoProto]) -> bool:
     known = output if output.type.tensor_type.elem_type else values.get(output.name, output)
     return known.type.tensor_type.elem_type == _BFLOAT16
-
-
-def _rename(nodes: Iterable[onnx.NodeProto], names: dict[str, str]) -> None:
-    """Give tensors other names wherever nodes read or write them, bodies included, in place."""
-    for node in nodes:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names.get(name, name) for name in node.output]
-        for graph in subgraphs(node):
-            _rename(graph.node, names)
-            for value in graph.output:
-                value.name = names.get(value.name, value.name)

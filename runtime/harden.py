@@ -128,9 +128,8 @@ def _measure(
     before = {entry.layer for entry in hardened_layers(teacher)}
     fresh = [entry.layer for entry in hardened_layers(hardened) if entry.layer not in before]
     distortions = feature_distortion(teacher, hardened, card, fresh, planned.check)
-    compensated = (
-        in_path if planned.plan.refits else {}
-    )  # stripping the others leaves the clean model: nothing to repair
+    # Stripping nodes whose readers were not refitted leaves the clean model: there is nothing to repair.
+    compensated = in_path if planned.plan.refits else {}
     unlabeled = [pair.degraded for pair in planned.spare[:REFIT_IMAGES]]
     strip = measure_strip(hardened, card, compensated, planned.check, unlabeled)
     return _Measured(fidelity, distortions, strip, tiling)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -126,9 +126,7 @@ def make_plan(
     images = split(pairs, card, analysis)
     notes = () if images.disjoint else (FEW_IMAGES,)
     plan = _plan(model, card, analysis, images, named, options)
-    plan = Plan(
-        plan.sites, plan.refits, plan.reasons, plan.rules, plan.coverage, (*plan.notes, *notes, *_unused(options))
-    )
+    plan = replace(plan, notes=(*plan.notes, *notes, *_unused(options)))
     # What an attacker refits on may not be what he is scored on.
     spare = [*images.trial, *images.fit] if images.disjoint else []
     return Planned(plan, images.check, spare, analysis)

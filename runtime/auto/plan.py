@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx
 
@@ -132,13 +132,12 @@ def with_compensation(plan: Plan, compensation: Compensation) -> Plan:
     site = Site(compensation.layer, compensation.attributes, "in-path")
     outcome = compensation.outcome
     reason = f"compensated: stripping it costs about {outcome.strip_db:.1f} dB on trial images"
-    return Plan(
-        [*plan.sites, site],
-        compensation.refits,
-        {**plan.reasons, compensation.layer: reason},
-        f"{plan.rules}\n{COMPENSATED_RULES}".strip(),
-        plan.coverage,
-        plan.notes,
+    return replace(
+        plan,
+        sites=[*plan.sites, site],
+        refits=compensation.refits,
+        reasons={**plan.reasons, compensation.layer: reason},
+        rules=f"{plan.rules}\n{COMPENSATED_RULES}".strip(),
     )
 
 
