@@ -13,9 +13,21 @@ from kdguard.graph_passes.layers import infer_value_infos, static_shape
 PER_VALUE, PER_NODE = 27.0, 1e6
 """In multiply-adds of convolution on onnxruntime's CPU provider: reading or writing one value of a tensor,
 and calling one node."""
-PAIRED_PER_VALUE, IN_PATH_PER_VALUE, PER_OP = 310.0, 170.0, 2e7
-"""The same for one paired and one in-path node, per value of the map, and for finding the singular vectors.
+PAIRED_PER_VALUE, IN_PATH_PER_VALUE = 350.0, 200.0
+"""The same for one paired and one in-path node, per value of the map."""
+PER_OP, PER_VECTOR, PRODUCTS_PER_VECTOR = 1.5e7, 1.8e7, 20
+"""And for the nodes of one op, for those that find one singular vector, and how many C x C products that takes.
 See benchmarks/zoo_latency.py for what the sum of them is worth."""
+
+
+def op_cost(values: int, channels: int, rank: int, *, paired: bool) -> float:
+    """What one hardened layer costs, in multiply-adds of convolution.
+
+    Args:
+        values: of the feature map, all channels.
+    """
+    per_value = PAIRED_PER_VALUE if paired else IN_PATH_PER_VALUE
+    return per_value * values + PER_OP + rank * (PER_VECTOR + PRODUCTS_PER_VECTOR * channels**3)
 
 
 @dataclass(frozen=True)

@@ -15,23 +15,21 @@ def reduce(op: str, tensor: str, axis: int | tuple[int, int], opset: int) -> str
 
 
 def normalised(source: str, target: str, opset: int) -> str:
-    """Lines that scale a [N, C, 1] vector to unit length and leave a zero vector zero."""
+    """Lines that scale a [N, C, 1] vector to unit length; zero becomes NaN."""
     return f"""
         {target}_norm = {reduce("ReduceL2", source, 1, opset)}
-        {target}_safe = Max ({target}_norm, tiny)
-        {target} = Div ({source}, {target}_safe)
+        {target} = Div ({source}, {target}_norm)
     """
 
 
 def rescaled(source: str, target: str, opset: int) -> str:
-    """Lines that scale positive semidefinite [N, C, C] matrices to a largest entry of 1; zero stays zero.
+    """Lines that scale positive semidefinite [N, C, C] matrices to a largest entry of 1; zero becomes NaN.
 
     The largest entry of such a matrix lies on its diagonal and is not negative, so no Abs is needed.
     """
     return f"""
         {target}_max = {reduce("ReduceMax", source, (1, 2), opset)}
-        {target}_safe = Max ({target}_max, tiny)
-        {target} = Div ({source}, {target}_safe)
+        {target} = Div ({source}, {target}_max)
     """
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdguard.graph_passes.costs import PAIRED_PER_VALUE, PER_OP
+from kdguard.graph_passes.costs import op_cost
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.attributes import TAIL_GROUPS, Modulation
 from kdguard.graph_passes.op.keys import draw_key
@@ -48,7 +48,7 @@ class PairedLayer:
 def pair_cost(layer: LayerAnalysis) -> float:
     """Of one paired node, in multiply-adds of convolution."""
     fused = layer.op_type == "Conv" and len(layer.readers) == 1 and layer.readers[0] in ACTIVATIONS
-    return (1.5 if fused else 1.0) * PAIRED_PER_VALUE * layer.values + PER_OP
+    return (1.5 if fused else 1.0) * op_cost(layer.values, layer.shape[1], RANK, paired=True)
 
 
 def expected_distortion(layer: LayerAnalysis, gain: float) -> float:

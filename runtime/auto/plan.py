@@ -10,7 +10,7 @@ import onnx
 from kdguard.export.errors import GateFailedError, UserError
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
-from kdguard.graph_passes.costs import IN_PATH_PER_VALUE, PER_OP
+from kdguard.graph_passes.costs import op_cost
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
 from kdguard.graph_passes.refit_consumers import RefitConsumers
 from kdguard.runtime.analysis import Analysis
@@ -122,9 +122,10 @@ def choose_compensated(
     return search.search(model, card, usable, images.fit, images.trial, budget_db)
 
 
-def in_path_cost(analysis: Analysis, layer: str) -> float:
-    """Of one in-path node, in multiply-adds of convolution."""
-    return IN_PATH_PER_VALUE * analysis.by_name()[layer].values + PER_OP
+def in_path_cost(analysis: Analysis, candidate: Compensation) -> float:
+    """Of the compensated node, in multiply-adds of convolution."""
+    layer = analysis.by_name()[candidate.layer]
+    return op_cost(layer.values, layer.shape[1], candidate.attributes.rank, paired=False)
 
 
 def with_compensation(plan: Plan, compensation: Compensation) -> Plan:
@@ -259,7 +260,7 @@ def plan_auto(
         if found is None:
             raise GateFailedError(_nothing_compensated(sought, tile_safe))
         return found
-    spare = in_path_cost(analysis, candidates[0].layer) if candidates else 0.0
+    spare = in_path_cost(analysis, candidates[0]) if candidates else 0.0
     base = choose_pairs(
         model,
         card,

@@ -56,6 +56,16 @@ def test_degenerate_maps(map_name: str, centred: bool, name: str) -> None:
     assert np.abs(tail - clean_tail).max() <= TOLERANCE * np.abs(moved).max()
 
 
+@pytest.mark.parametrize("channels", [2, 64, 256])
+def test_every_singular_value_equal(channels: int) -> None:
+    """Any two orthonormal vectors will do. Repeated squaring comes closest to underflow here."""
+    rows = np.linalg.qr(np.random.default_rng(5).standard_normal((400, channels)))[0].T
+    X = rows.reshape(1, channels, 20, 20).astype(np.float32)
+    Y, _ = run_op(SvdPerturbAttributes(rank=2, gain=5.0), X)
+    values = np.linalg.svd(Y.reshape(channels, -1), compute_uv=False)
+    np.testing.assert_allclose(values, [5.0] * 2 + [1.0] * (channels - 2), rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ALONE)
 @pytest.mark.parametrize("dtype", [np.dtype(np.float16), bfloat16], ids=str)
 def test_sixteen_bits_at_their_maximum(dtype: np.dtype, name: str) -> None:
