@@ -17,10 +17,10 @@ from __future__ import annotations
 from kdguard.graph_passes.op.attributes import DOMAIN, PROJECTOR
 from kdguard.graph_passes.op.snippets import normalised, rescaled
 
-SQUARINGS = (3, 3, 3, 2)
+SQUARINGS = (3, 3, 3, 3, 2)
 """Squarings between two divisions by the largest entry. Such a division leaves the largest eigenvalue of C channels
 between 1 and C, so that three squarings stay below C^8 and the two products after the last two below C^10:
-1e27 for 512 channels, inside fp32. The second eigenvalue is suppressed by (lambda_2 / lambda_1)^4096."""
+1e27 for 512 channels, inside fp32. The second eigenvalue is suppressed by (lambda_2 / lambda_1)^32768."""
 
 STEP = 2.4
 """Radians between neighbours of the fixed vector, the golden angle: no eigenvector that a network is likely to
