@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -31,21 +32,29 @@ from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.strip import REFIT_IMAGES, measure_strip
 
 
-def run_harden(task: str, data: Path, output: Path) -> tuple[float, float]:
-    """Seconds and peak gigabytes of the command."""
-    command = [sys.executable, "-m", "kdguard.runtime.cli", "harden", str(zoo.ZOO / task / "teacher.onnx")]
-    command += ["-o", str(output), "--data", str(data), "--task", task]
-    started = time.monotonic()
+def run_kdguard(*arguments: str) -> tuple[float, float]:
+    """Seconds and peak gigabytes of a command."""
+    command = [sys.executable, "-m", "kdguard.runtime.cli", *arguments]
+    started, peak = time.monotonic(), 0
     process = subprocess.Popen(command, stdout=sys.stderr)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{task}: harden failed")
-    return time.monotonic() - started, usage.ru_maxrss / 2**20
+    # The resource usage of a child counts what its parent held before the exec, so the peak is read while it runs.
+    while process.poll() is None:
+        try:
+            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+        except OSError:
+            continue
+        peak = max(peak, int(found[1])) if found else peak
+        time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(f"kdguard {' '.join(arguments)}: exit code {process.returncode}")
+    return time.monotonic() - started, peak / 2**20
 
 
 def measure(task: str, data: Path) -> dict[str, object]:
     output = zoo.HARDENED / f"{task}.onnx"
-    seconds, gigabytes = run_harden(task, data, output)
+    given = (str(zoo.ZOO / task / "teacher.onnx"), "--data", str(data), "--task", task)
+    inspect_seconds, inspect_gigabytes = run_kdguard("inspect", *given)
+    seconds, gigabytes = run_kdguard("harden", *given, "-o", str(output))
     manifest = Manifest.model_validate_json(manifest_path(output).read_text())
     teacher, hardened = load_onnx(zoo.ZOO / task / "teacher.onnx"), load_onnx(output)
     card = resolve_card(hardened, task)
@@ -59,6 +68,8 @@ def measure(task: str, data: Path) -> dict[str, object]:
         "task": task,
         "seconds": round(seconds, 1),
         "peak_gib": round(gigabytes, 2),
+        "inspect_seconds": round(inspect_seconds, 1),
+        "inspect_peak_gib": round(inspect_gigabytes, 2),
         "layers": [
             {
                 "layer": layer.layer,

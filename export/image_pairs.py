@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +136,7 @@ def _fit_clean(pair: ImagePair, folder: Path, scale: int) -> ImagePair:
             f"{folder}: {pair.name!r} is {_size(pair.degraded)} in degraded/ and {_size(pair.clean)} in clean/, "
             f"and the model's scale is {scale}: clean should be {width}x{height}; fix the pair"
         )
-    return ImagePair(pair.name, pair.degraded, pair.clean[:height, :width])
+    return replace(pair, clean=pair.clean[:height, :width])
 
 
 def _size(image: Image) -> str:

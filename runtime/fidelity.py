@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,10 @@ from pydantic import BaseModel, Field
 
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair
+from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import Image, get_task
 from kdguard.runtime.metrics import check_scorable, psnr, ssim
-from kdguard.runtime.session import RestorationSession
-from kdguard.runtime.side_by_side import side_by_side
+from kdguard.runtime.side_by_side import Session, side_by_side
 
 BETWEEN_MARGIN_DB = 16.0
 WORST_MARGIN_DB = 10.0
@@ -31,6 +32,21 @@ OWN_PSNR_CEILING_DB = 80.0
 """A teacher that is right to within rounding, on a white or black frame say, asks for no more than this
 plus the margin: fp32 cannot give 200 dB."""
 MAX_BUDGET_DB = 100.0
+
+
+class Restorer(Session, Protocol):
+    """What measuring needs of a session."""
+
+    card: ModelCard
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that really runs."""
+        ...
+
+    def restore(self, degraded: Image) -> Image:
+        """Restore one image [H, W, C] in [0, 1]."""
+        ...
 
 
 class Quality(BaseModel):
@@ -130,8 +146,8 @@ def compare_outputs(teacher: list[Image], hardened: list[Image]) -> tuple[bool, 
 
 
 def measure_fidelity(
-    teacher: RestorationSession,
-    hardened: RestorationSession,
+    teacher: Restorer,
+    hardened: Restorer,
     pairs: list[ImagePair],
     task_name: str | None,
     budget_db: float = 0.1,

@@ -17,7 +17,8 @@ from kdguard.export.onnx_files import default_opset, load_onnx, model_files, sav
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.refit_consumers import conv_readers
-from kdguard.runtime.auto.dispatch import HardenOptions, Planned, make_plan
+from kdguard.runtime.auto.dispatch import Planned, make_plan
+from kdguard.runtime.auto.options import HardenOptions
 from kdguard.runtime.distortion import feature_distortion, refuse_overflow
 from kdguard.runtime.fidelity import FidelityReport, check_budget, measure_fidelity
 from kdguard.runtime.manifest import Coverage, Manifest, describe_layers, manifest_path

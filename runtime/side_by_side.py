@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from kdguard.runtime.session import RestorationSession
 
+class Session(Protocol):
+    """What can be asked by turns."""
+
+    large: bool
+
+    def release(self) -> None:
+        """Give the memory of a large model back."""
+        ...
+
+
+Asked = TypeVar("Asked", bound=Session)
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
 def side_by_side(
-    sessions: Sequence[RestorationSession], items: Sequence[Item], ask: Callable[[RestorationSession, Item], Answer]
+    sessions: Sequence[Asked], items: Sequence[Item], ask: Callable[[Asked, Item], Answer]
 ) -> Iterator[list[Answer]]:
     """For every item the answers of all sessions, in their order.
 

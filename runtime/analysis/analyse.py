@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
 import onnx
-from pydantic import ValidationError
 
 from kdguard.export.errors import UserError
-from kdguard.export.files import write_text
-from kdguard.export.image_pairs import ImagePair, hash_pairs
+from kdguard.export.image_pairs import ImagePair
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard
-from kdguard.export.onnx_files import hash_model
 from kdguard.graph_passes.costs import GraphCosts, count_costs
 from kdguard.graph_passes.layers import Layer, find_layers
+from kdguard.runtime.analysis.cache import AnalysisCache
 from kdguard.runtime.analysis.crops import centre_crops
 from kdguard.runtime.analysis.layer_analysis import SHARES, Analysis, LayerAnalysis
 from kdguard.runtime.analysis.sensitivity import Sensitivity, measure_sensitivity
 from kdguard.runtime.analysis.spectra import Spectrum, measure_spectra
-from kdguard.runtime.terminal import progress_bar, say
+from kdguard.runtime.terminal import progress_bar
 
 SPECTRUM_IMAGES, SPECTRUM_SIDE = 6, 96
 SENSITIVITY_IMAGES, SENSITIVITY_SIDE = 2, 64
@@ -30,8 +27,6 @@ MAX_CHANNELS = 512
 MIN_POSITIONS = 16
 NO_INFLUENCE_DB = 140.0
 """Output against output above this differs by rounding only."""
-VERSION = 4
-"""Counts up when what is measured changes, so that old caches are not read."""
 
 
 def analyse(
@@ -49,33 +44,16 @@ def analyse(
         sensitivity: also measure what perturbing each layer costs; the slow part.
 
     Raises:
-        UserError: the model cannot run on the images, or none of its tensors is a feature map.
+        UserError: the model cannot run on the images, none of its tensors is a feature map, or
+            the cache cannot be used.
     """
-    stored = cache / f"analysis-{_key(model, card, pairs, sensitivity)}.json" if cache else None
-    if stored:
-        try:
-            stored.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--cache {stored.parent}: cannot be used as a folder ({error.strerror})") from error
-    if stored and stored.is_file():
-        try:
-            found = Analysis.model_validate_json(stored.read_text(encoding="utf-8"))
-        except (ValidationError, OSError, UnicodeDecodeError):
-            pass  # damaged: measured again and replaced
-        else:
-            say(f"analysis read from {stored}")
-            return found
+    stored = AnalysisCache(cache, model, card, pairs) if cache else None
+    if stored and (found := stored.read(sensitivity)):
+        return found
     result = _measure(model, card, pairs, sensitivity)
     if stored:
-        write_text(stored, result.model_dump_json(indent=1) + "\n")
+        stored.write(result, sensitivity)
     return result
-
-
-def _key(model: onnx.ModelProto, card: ModelCard, pairs: Sequence[ImagePair], sensitivity: bool) -> str:
-    digest = hashlib.sha256(f"{VERSION} {sensitivity} {card.model_dump_json()}".encode())
-    digest.update(hash_model(model).encode())
-    digest.update(hash_pairs(list(pairs)).encode())
-    return digest.hexdigest()[:24]
 
 
 def _measure(model: onnx.ModelProto, card: ModelCard, pairs: Sequence[ImagePair], sensitivity: bool) -> Analysis:

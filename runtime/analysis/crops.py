@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
@@ -17,10 +18,10 @@ def centre_crop(pair: ImagePair, card: ModelCard, side: int) -> ImagePair:
         ((length - extent) // 2, extent) for length, extent in zip(pair.degraded.shape[:2], extents, strict=True)
     )
     scale = card.scale
-    return ImagePair(
-        pair.name,
-        pair.degraded[top : top + height, left : left + width],
-        pair.clean[top * scale : (top + height) * scale, left * scale : (left + width) * scale],
+    return replace(
+        pair,
+        degraded=pair.degraded[top : top + height, left : left + width],
+        clean=pair.clean[top * scale : (top + height) * scale, left * scale : (left + width) * scale],
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 import onnx
@@ -18,62 +17,18 @@ from kdguard.graph_passes.layers import find_layers, find_obstacles, infer_value
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.analysis import Analysis, analyse
 from kdguard.runtime.auto import paired
+from kdguard.runtime.auto.automatic import plan_auto
 from kdguard.runtime.auto.in_path import plan_in_path
-from kdguard.runtime.auto.plan import Plan, plan_auto
+from kdguard.runtime.auto.options import HardenOptions
+from kdguard.runtime.auto.plan import Plan
 from kdguard.runtime.auto.split import Split, split
+from kdguard.runtime.remembered import RememberedSession
+from kdguard.runtime.session import RestorationSession
 
-PlacementChoice = Literal["auto", "in-path", "paired", "compensated"]
-AUTO = "auto"
 UNCALIBRATED_GAIN = 10.0
 FEW_IMAGES = (
     "fewer than four calibration images: the gates were checked on the same ones, and no attacker's refit was tried"
 )
-
-
-@dataclass(frozen=True)
-class HardenOptions:
-    """What to insert and where.
-
-    Attributes:
-        globs: layers by name; `("auto",)` leaves the choice to the calibration data.
-        op_types: layers by operator.
-        placement: `auto` is paired and compensated together where layers are chosen, paired where named.
-        attributes: of every node; None for those that fit the placement.
-        gain: overrides the attributes' one. Without either (1, the op's default, would do nothing) gains
-            are calibrated per layer, and `UNCALIBRATED_GAIN` where there are no images.
-        max_slowdown: hardened over clean time up to which further taps are covered.
-        tile_safe: no in-path node that shows seams when the model is run in tiles.
-        cache: folder for analyses.
-    """
-
-    globs: Sequence[str] = (AUTO,)
-    op_types: Sequence[str] = ()
-    placement: PlacementChoice = "auto"
-    attributes: SvdPerturbAttributes | None = None
-    gain: float | None = None
-    budget_db: float = 0.1
-    seed: int = 0
-    max_slowdown: float = 1.05
-    tile_safe: bool = False
-    cache: Path | None = None
-
-    @property
-    def chooses_layers(self) -> bool:
-        """Whether the layers are left to kdguard."""
-        return tuple(self.globs) == (AUTO,) and not self.op_types
-
-    @property
-    def fixed_gain(self) -> float | None:
-        """The gain that the user named, if any."""
-        if self.gain is not None:
-            return self.gain
-        return self.attributes.gain if self.attributes and self.attributes.gain != 1 else None
-
-    @property
-    def needs_data(self) -> bool:
-        """Whether nothing can be done without images."""
-        scans = self.placement == "in-path" and self.fixed_gain is None
-        return self.chooses_layers or scans or self.placement == "compensated"
 
 
 @dataclass(frozen=True)
@@ -123,7 +78,7 @@ def make_plan(
     if sensitivity and modulated and options.fixed_gain is None:
         raise UserError("gains of modulated in-path nodes are not calibrated; give --gain, or drop --modulation")
     analysis = analyse(model, card, pairs, cache=options.cache, sensitivity=sensitivity)
-    images = split(pairs, card, analysis)
+    images = split(pairs, card, analysis, RememberedSession(RestorationSession(model, card)))
     notes = () if images.disjoint else (FEW_IMAGES,)
     plan = _plan(model, card, analysis, images, named, options)
     plan = replace(plan, notes=(*plan.notes, *notes, *_unused(options)))
@@ -175,19 +130,7 @@ def _plan(
         return plan_in_path(model, card, analysis, layers, attributes, images.check, options.budget_db)
     if named and options.placement != "compensated":
         return _pair_named(analysis, named, options)
-    return plan_auto(
-        model,
-        card,
-        analysis,
-        images,
-        placement=options.placement,
-        gain=options.fixed_gain,
-        budget_db=options.budget_db,
-        max_slowdown=options.max_slowdown,
-        seed=options.seed,
-        layers=named or None,
-        tile_safe=options.tile_safe,
-    )
+    return plan_auto(model, card, analysis, images, options, named or None)
 
 
 def _least_sensitive(analysis: Analysis) -> list[str]:

@@ -14,8 +14,10 @@ from kdguard.graph_passes.insert_svd_perturb import Site
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.probe_layers import STRENGTHS, ProbeLayers
 from kdguard.runtime.analysis import Analysis
-from kdguard.runtime.auto.plan import Plan, room_left
+from kdguard.runtime.auto.plan import Plan
+from kdguard.runtime.compensation.reserve import Reserve
 from kdguard.runtime.fidelity import FidelityReport, measure_fidelity
+from kdguard.runtime.remembered import RememberedSession
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.terminal import progress_bar
 
@@ -41,7 +43,10 @@ class _SharedGain:
         self._shares = np.array([*shares.values()], np.float32)
         self._session = RestorationSession(ProbeLayers(dict.fromkeys(shares, full))(model).model, card)
         self.card, self.factor, self.provider = card, 0.0, self._session.provider
-        self.large = False
+        self.large = self._session.large
+
+    def release(self) -> None:
+        self._session.release()
 
     def restore(self, degraded: np.ndarray) -> np.ndarray:
         return self._session.restore(degraded, {STRENGTHS: (self.factor * self._shares).astype(np.float32)})
@@ -83,11 +88,14 @@ def plan_in_path(
         GateFailedError: no gain that does anything keeps the gates.
     """
     shares = shares_of(analysis, layers)
-    shared, clean = _SharedGain(model, card, shares, attributes), RestorationSession(model, card)
+    shared = _SharedGain(model, card, shares, attributes)
+    clean = RememberedSession(RestorationSession(model, card))
+    # The output barely bears in-path nodes as it is: of these images, no more is asked than the gates and a little.
+    reserve = Reserve(budget_db, absolute=False)
 
     def measure(factor: float) -> FidelityReport:
         shared.factor = factor
-        report, _ = measure_fidelity(clean, shared, list(check), card.task, budget_db)  # type: ignore[arg-type]
+        report, _ = measure_fidelity(clean, shared, list(check), card.task, budget_db)
         advance()
         return report
 
@@ -95,13 +103,13 @@ def plan_in_path(
     with progress_bar("scanning in-path gains", len(SCAN) + REFINEMENTS) as advance:
         for factor in map(float, SCAN):
             last = measure(factor)
-            if room_left(last) >= 1:
+            if reserve.on_check(last) >= 1:
                 best = factor
                 break
             failed = factor
         for _ in range(REFINEMENTS if 0 < best < failed else 0):
             middle = float(np.sqrt(best * failed))
-            best, failed = (middle, failed) if room_left(measure(middle)) >= 1 else (best, middle)
+            best, failed = (middle, failed) if reserve.on_check(measure(middle)) >= 1 else (best, middle)
     gains = {name: round(1 + MAX_EXCESS * best * share, 4) for name, share in shares.items()}
     if max(gains.values()) - 1 < LEAST_EXCESS:
         assert last is not None

@@ -66,7 +66,7 @@ def harden(
     """Insert the perturbation and write the hardened model with its manifest."""
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.onnx_files import model_files
-    from kdguard.runtime.auto.dispatch import AUTO, HardenOptions
+    from kdguard.runtime.auto.options import AUTO, HardenOptions
     from kdguard.runtime.harden import harden as harden_file
     from kdguard.runtime.manifest import manifest_path
     from kdguard.runtime.tables import describe_manifest
@@ -79,16 +79,16 @@ def harden(
         model,
         output,
         HardenOptions(
-            globs or (() if operators else (AUTO,)),
-            operators,
-            placement.value,
-            given,
-            None if gain == "auto" else given.gain if given else None,
-            budget_db,
-            seed,
-            max_slowdown,
-            tile_safe,
-            cache,
+            globs=globs or (() if operators else (AUTO,)),
+            op_types=operators,
+            placement=placement.value,
+            attributes=given,
+            gain=None if gain == "auto" else given.gain if given else None,
+            budget_db=budget_db,
+            seed=seed,
+            max_slowdown=max_slowdown,
+            tile_safe=tile_safe,
+            cache=cache,
         ),
         task=task,
         data=data,

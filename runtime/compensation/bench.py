@@ -46,6 +46,21 @@ class Outcome:
     strip_db: float
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """What the clean teacher makes of a trial image, scored once."""
+
+    output: Image
+    psnr: float
+    ssim: float
+
+    @staticmethod
+    def of(output: Image, pair: ImagePair, card: ModelCard) -> Baseline:
+        """Score an output."""
+        task = get_task(card.task)
+        return Baseline(output, psnr(output, pair.clean, task, card.scale), ssim(output, pair.clean, task, card.scale))
+
+
 class TrialBench:
     """Runs a candidate at any gain on a few images, hardened and stripped."""
 
@@ -88,23 +103,18 @@ class TrialBench:
         return self._session.restore(image, feeds)
 
     def try_gain(
-        self, excess: float, refits: Mapping[str, Refit], pairs: Sequence[ImagePair], clean: Sequence[Image]
+        self, excess: float, refits: Mapping[str, Refit], pairs: Sequence[ImagePair], clean: Sequence[Baseline]
     ) -> Outcome:
-        """Measure one gain.
-
-        Args:
-            clean: the clean teacher's outputs for the pairs.
-        """
+        """Measure one gain on the pairs, against what the clean teacher makes of them."""
         task, scale = get_task(self._card.task), self._card.scale
         margins, betweens, losses, ssim_losses, strips = [], [], [], [], []
         for pair, before in zip(pairs, clean, strict=True):
-            own = psnr(before, pair.clean, task, scale)
             hardened, stripped = (np.nan_to_num(self.restore(pair.degraded, at, refits)) for at in (excess, 0.0))
             after = psnr(hardened, pair.clean, task, scale)
-            betweens.append(psnr(hardened, before, task, scale, clip=False))
-            margins.append(betweens[-1] - own)
-            losses.append(own - after)
-            ssim_losses.append(ssim(before, pair.clean, task, scale) - ssim(hardened, pair.clean, task, scale))
+            betweens.append(psnr(hardened, before.output, task, scale, clip=False))
+            margins.append(betweens[-1] - before.psnr)
+            losses.append(before.psnr - after)
+            ssim_losses.append(before.ssim - ssim(hardened, pair.clean, task, scale))
             strips.append(after - psnr(stripped, pair.clean, task, scale))
         return Outcome(
             excess,

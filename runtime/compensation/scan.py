@@ -9,52 +9,15 @@ import onnx
 
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
-from kdguard.export.tasks import Image
-from kdguard.runtime.compensation.bench import Outcome, TrialBench
+from kdguard.runtime.compensation.bench import Baseline, Outcome, TrialBench
 from kdguard.runtime.compensation.candidate import Candidate, Compensation
+from kdguard.runtime.compensation.reserve import Reserve
 
 GRID = tuple(float(f"{value:.3g}") for value in (*(-np.geomspace(0.08, 0.95, 12)), *np.geomspace(0.08, 6.0, 12)))
 FIRST_TRIAL = 0.35
 """Logarithm of the gain that is tried first, up or down."""
-MARGIN_DB = 17.5
-"""Asked of calibration images, hardened against clean over the teacher's own PSNR; the gate asks for 16."""
-WORST_MARGIN_DB = 12.0
-MIN_BETWEEN_DB, WEAK_MIN_BETWEEN_DB, WEAK_TEACHER_DB = 53.5, 56.0, 25.0
-"""Asked whatever the teacher's own PSNR, and more where that is low: on images that resemble its training set more
-than these do, it makes smaller errors, and what hides behind large ones here would show there."""
-BUDGET_SHARE = 0.6
-"""Of the budget that may be spent on calibration images; the rest is for images that are different."""
-SSIM_LOSS = 0.0006
 WORTHWHILE_DB = 0.3
 """A compensated node that costs a stripper less than this is not worth its time."""
-
-
-def least_between(own_psnr: float) -> float:
-    """PSNR that hardened against clean must have where the teacher has this one against the truth, in dB."""
-    return WEAK_MIN_BETWEEN_DB if own_psnr < WEAK_TEACHER_DB else MIN_BETWEEN_DB
-
-
-def acceptable(outcome: Outcome, budget_db: float) -> bool:
-    """Whether a gain keeps a distance from every gate."""
-    return (
-        outcome.margin_db >= MARGIN_DB
-        and outcome.worst_margin_db >= WORST_MARGIN_DB
-        and outcome.between_db >= least_between(outcome.between_db - outcome.margin_db)
-        and outcome.loss_db <= BUDGET_SHARE * budget_db
-        and outcome.ssim_loss <= SSIM_LOSS
-    )
-
-
-def room(outcome: Outcome, budget_db: float) -> float:
-    """By what factor the error energy may grow before the first gate is reached."""
-    slack = min(
-        outcome.margin_db - MARGIN_DB,
-        outcome.worst_margin_db - WORST_MARGIN_DB,
-        outcome.between_db - least_between(outcome.between_db - outcome.margin_db),
-    )
-    loss = BUDGET_SHARE * budget_db / outcome.loss_db if outcome.loss_db > 0 else np.inf
-    ssim_loss = SSIM_LOSS / outcome.ssim_loss if outcome.ssim_loss > 0 else np.inf
-    return min(10 ** (slack / 10), loss, ssim_loss)
 
 
 class Scan:
@@ -65,8 +28,9 @@ class Scan:
     the prediction puts the edge of what is acceptable.
     """
 
-    def __init__(self, candidate: Candidate, *, amplify: bool) -> None:
+    def __init__(self, candidate: Candidate, reserve: Reserve, *, amplify: bool) -> None:
         self.candidate = candidate
+        self._reserve = reserve
         self._amplify = amplify
         grid = [excess for excess in GRID if (excess > 0) == amplify]
         self._refits = {excess: candidate.refits(excess) for excess in grid}
@@ -81,35 +45,35 @@ class Scan:
         candidate = self.candidate
         return TrialBench(model, card, candidate.layer, candidate.attributes, candidate.readers, amplify=self._amplify)
 
-    def step(self, bench: TrialBench, pairs: Sequence[ImagePair], clean: Sequence[Image], budget_db: float) -> None:
+    def step(self, bench: TrialBench, pairs: Sequence[ImagePair], clean: Sequence[Baseline]) -> None:
         """Try the next gain, if there is one."""
         if self._next is None:
             return
         excess = self._next
         outcome = bench.try_gain(excess, self._refits[excess], pairs, clean)
         self.tried[excess] = outcome
-        allowed = self._left_over[excess] * room(outcome, budget_db)
+        allowed = self._left_over[excess] * self._reserve.on_trial(outcome)
         inside = [e for e in self._left_over if self._left_over[e] <= allowed and e not in self.tried]
-        if not acceptable(outcome, budget_db):
+        if not self._reserve.accepts(outcome):
             inside = [e for e in inside if abs(np.log1p(e)) < abs(np.log1p(excess))]
         self._next = max(inside, key=lambda e: abs(np.log1p(e)), default=None)
         error = max(10 ** (outcome.strip_db / 10) - 1, 1e-6)
         grown = self._stripped[self._next] / max(self._stripped[excess], 1e-300) if self._next is not None else 0.0
-        known = max((o.strip_db for o in self.acceptable(budget_db)), default=0.0)
+        known = max((o.strip_db for o in self.acceptable()), default=0.0)
         self.promise = max(known, 10 * float(np.log10(1 + error * grown)))
 
-    def acceptable(self, budget_db: float) -> list[Outcome]:
+    def acceptable(self) -> list[Outcome]:
         """The trials that kept their distance from every gate."""
-        return [outcome for outcome in self.tried.values() if acceptable(outcome, budget_db)]
+        return [outcome for outcome in self.tried.values() if self._reserve.accepts(outcome)]
 
-    def closest(self, budget_db: float) -> Compensation:
+    def closest(self) -> Compensation:
         """The trial with the most room, which may be less than none."""
-        outcome = max(self.tried.values(), key=lambda outcome: room(outcome, budget_db))
+        outcome = max(self.tried.values(), key=self._reserve.on_trial)
         return Compensation(self.candidate, self._refits[outcome.excess], outcome)
 
-    def best(self, budget_db: float) -> Compensation | None:
+    def best(self) -> Compensation | None:
         """The acceptable trial that costs a stripper most."""
-        outcome = max(self.acceptable(budget_db), key=lambda outcome: outcome.strip_db, default=None)
+        outcome = max(self.acceptable(), key=lambda outcome: outcome.strip_db, default=None)
         if outcome is None or outcome.strip_db < WORTHWHILE_DB:
             return None
         return Compensation(self.candidate, self._refits[outcome.excess], outcome)

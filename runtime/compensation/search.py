@@ -10,8 +10,10 @@ import onnx
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.op import SvdPerturbAttributes
+from kdguard.runtime.compensation.bench import Baseline
 from kdguard.runtime.compensation.candidate import Compensation, gather, is_refittable
-from kdguard.runtime.compensation.scan import Scan, room
+from kdguard.runtime.compensation.reserve import Reserve
+from kdguard.runtime.compensation.scan import Scan
 from kdguard.runtime.fidelity import refuse_non_finite
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.terminal import progress_bar
@@ -64,7 +66,7 @@ def search(
     layers: Sequence[str],
     fit: Sequence[ImagePair],
     trial: Sequence[ImagePair],
-    budget_db: float,
+    reserve: Reserve,
 ) -> Found:
     """Conv-only maps, each at the best gain that keeps every gate.
 
@@ -81,24 +83,27 @@ def search(
     variants = [SvdPerturbAttributes(rank=rank) for rank in RANKS]
     candidates = gather(model, card, dict.fromkeys(finalists, variants), fit, FIT_PATCHES, "fitting readers")
     session = RestorationSession(model, card)
-    clean = [session.restore(pair.degraded) for pair in trial]
-    for pair, output in zip(trial, clean, strict=True):
+    clean = []
+    for pair in trial:
+        output = session.restore(pair.degraded)
         refuse_non_finite(pair, output)
+        clean.append(Baseline.of(output, pair, card))
     scans = []
     with progress_bar("scanning gains", 2 * len(candidates) + REFINED * REFINEMENTS) as advance:
         for candidate in candidates:
             for amplify in (False, True):
-                scan = Scan(candidate, amplify=amplify)
-                scan.step(scan.bench(model, card), trial, clean, budget_db)
+                scan = Scan(candidate, reserve, amplify=amplify)
+                scan.step(scan.bench(model, card), trial, clean)
                 scans.append(scan)
                 advance()
         scans.sort(key=lambda scan: -scan.promise)
         for scan in scans[:REFINED]:
             bench = scan.bench(model, card)
             for _ in range(REFINEMENTS):
-                scan.step(bench, trial, clean, budget_db)
+                scan.step(bench, trial, clean)
                 advance()
-    found = [best for scan in scans if (best := scan.best(budget_db))]
+    found = [best for scan in scans if (best := scan.best())]
     if not found:
-        return Found([], max((s.closest(budget_db) for s in scans), key=lambda tried: room(tried.outcome, budget_db)))
+        closest = (scan.closest() for scan in scans)
+        return Found([], max(closest, key=lambda tried: reserve.on_trial(tried.outcome)))
     return Found(sorted(found, key=lambda best: best.candidate.attributes.rank * DB_PER_RANK - best.outcome.strip_db))

@@ -22,7 +22,7 @@ from kdguard.runtime.analysis.analyse import (
     SPECTRUM_IMAGES,
     SPECTRUM_SIDE,
 )
-from kdguard.runtime.auto import dispatch, split
+from kdguard.runtime.auto import dispatch, options, split
 from kdguard.runtime.cli import app
 from kdguard.runtime.commands.options import PlacementOption
 from kdguard.runtime.compensation import candidate, search
@@ -47,8 +47,9 @@ def test_limits_are_those_of_the_code() -> None:
         f"| fit | up to {split.FIT_IMAGES},",
         f"| trial | up to {split.TRIAL_IMAGES} ",
         f"| check | up to {split.CHECK_IMAGES},",
+        f"loses more than {split.CROP_LOSS_DB:g} dB on them",
         f"teacher's own PSNR + {BETWEEN_MARGIN_DB:g} dB, and + {WORST_MARGIN_DB:g} dB on every image",
-        f"{dispatch.HardenOptions().budget_db} dB unless told otherwise",
+        f"{options.HardenOptions().budget_db} dB unless told otherwise",
         f"on {strip.REFIT_IMAGES} unlabeled images",
         f"gain {dispatch.UNCALIBRATED_GAIN:g} then",
         f"on up to {tile_check.IMAGES} check images",

@@ -172,6 +172,15 @@ def test_the_cache_is_read(card: ModelCard, tmp_path: Path, capsys: pytest.Captu
     assert "analysis read from" in capsys.readouterr().out
 
 
+def test_an_analysis_with_sensitivity_serves_who_needs_none(card: ModelCard, tmp_path: Path) -> None:
+    model, pairs = make_conv_net(), noisy_pairs(2)
+    whole = analyse(model, card, pairs, cache=tmp_path)
+    assert analyse(model, card, pairs, cache=tmp_path, sensitivity=False) == whole
+    plain = analyse(model, card, pairs, cache=tmp_path / "other", sensitivity=False)
+    assert plain != whole
+    assert analyse(model, card, pairs, cache=tmp_path / "other") == whole
+
+
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\xff\xfe", b'{"layers": 3}'])
 def test_a_damaged_cache_is_replaced(card: ModelCard, tmp_path: Path, damage: bytes) -> None:
     model, pairs = make_conv_net(), noisy_pairs(1)

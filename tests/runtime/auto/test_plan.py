@@ -11,48 +11,18 @@ from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.analysis import analyse
-from kdguard.runtime.auto.plan import (
-    CHECK_SHARE,
-    CHECK_SSIM,
-    MAX_ATTEMPTS,
-    Plan,
-    choose_pairs,
-    plan_auto,
-    room_left,
-    strongest_that_holds,
-    with_compensation,
-)
+from kdguard.runtime.auto.automatic import plan_auto
+from kdguard.runtime.auto.check import MAX_ATTEMPTS, strongest_that_holds
+from kdguard.runtime.auto.options import HardenOptions, PlacementChoice
+from kdguard.runtime.auto.plan import Plan, choose_pairs, with_compensation
 from kdguard.runtime.auto.split import split
 from kdguard.runtime.compensation.bench import Outcome
 from kdguard.runtime.compensation.candidate import Compensation, gather
-from kdguard.runtime.fidelity import FidelityReport, Quality, measure_fidelity
+from kdguard.runtime.fidelity import measure_fidelity
+from kdguard.runtime.remembered import RememberedSession
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net
 from tests.runtime.image_pairs import noisy_pairs
-
-EASY = FidelityReport(
-    n=3, teacher=Quality(psnr=30, ssim=0.9), hardened=Quality(psnr=30, ssim=0.9), delta_psnr_db=0.0, delta_ssim=0.0,
-    psnr_between_db=60.0, psnr_between_floor_db=46.0, worst_margin_db=30.0, budget_db=0.1, finite=True,
-    max_abs_difference=0.01, within_budget=True, provider="CPUExecutionProvider",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("change", "room"),
-    [
-        ({}, 10 ** (13.5 / 10)),
-        ({"psnr_between_db": 46.5}, 1.0),
-        ({"psnr_between_db": 43.5}, 10**-0.3),
-        ({"worst_margin_db": 10.5}, 1.0),
-        ({"worst_margin_db": 7.5}, 10**-0.3),
-        ({"delta_psnr_db": 0.1}, CHECK_SHARE),
-        ({"delta_ssim": 2 * CHECK_SSIM}, 0.5),
-        ({"delta_psnr_db": -3.0}, 10 ** (13.5 / 10)),
-        ({"finite": False}, 0.01),
-    ],
-)
-def test_room_is_that_of_the_tightest_gate(change: dict[str, object], room: float) -> None:
-    assert room_left(EASY.model_copy(update=change)) == pytest.approx(room)
 
 
 @pytest.fixture
@@ -109,10 +79,10 @@ def test_what_never_holds_is_dropped(candidate: Compensation) -> None:
 def test_a_layer_is_not_paired_and_compensated_at_once(candidate: Compensation) -> None:
     model, card, pairs = make_conv_net(), candidate_card(), noisy_pairs(4)
     analysis = analyse(model, card, pairs, sensitivity=False)
-    common = {"seed": 0, "gain": None, "spare": 0.0, "max_slowdown": 10.0}
-    free = choose_pairs(model, card, analysis, pairs, **common)  # type: ignore[arg-type]
+    common = (HardenOptions(max_slowdown=10.0), 0.0)
+    free = choose_pairs(model, card, analysis, pairs, *common)
     assert "d" in {site.layer for site in free.sites}
-    base = choose_pairs(model, card, analysis, pairs, reserved={"d"}, **common)  # type: ignore[arg-type]
+    base = choose_pairs(model, card, analysis, pairs, *common, reserved={"d"})
     assert base.sites
     plan = with_compensation(base, candidate)
     assert [site.placement for site in plan.sites if site.layer == "d"] == ["in-path"]
@@ -126,13 +96,11 @@ def candidate_card() -> ModelCard:
 
 
 @pytest.mark.parametrize("placement", ["auto", "compensated", "paired"])
-def test_plans_keep_the_gates_on_images_they_have_not_seen(card: ModelCard, placement: str) -> None:
+def test_plans_keep_the_gates_on_images_they_have_not_seen(card: ModelCard, placement: PlacementChoice) -> None:
     model, pairs = make_conv_net(), noisy_pairs(6)
     analysis = analyse(model, card, pairs, sensitivity=False)
-    images = split(pairs, card, analysis)
-    plan = plan_auto(
-        model, card, analysis, images, placement=placement, gain=None, budget_db=0.1, max_slowdown=1.05, seed=0
-    )
+    images = split(pairs, card, analysis, RememberedSession(RestorationSession(model, card)))
+    plan = plan_auto(model, card, analysis, images, HardenOptions(placement=placement))
     hardened = plan.apply(model)
     found = {entry.layer: entry.placement for entry in hardened_layers(hardened)}
     assert ("in-path" in found.values()) == (placement != "paired")
@@ -149,23 +117,19 @@ def test_no_eligible_layer(card: ModelCard) -> None:
     model, pairs = make_conv_net(4), noisy_pairs(4)
     analysis = analyse(model, card, pairs, sensitivity=False)
     with pytest.raises(UserError, match=r"no eligible layer: .* fewer than 8 channels"):
-        plan_auto(
-            model, card, analysis, split(pairs, card, analysis), placement="paired", gain=None, budget_db=0.1,
-            max_slowdown=1.05, seed=0,
-        )  # fmt: skip
+        images = split(pairs, card, analysis, RememberedSession(RestorationSession(model, card)))
+        plan_auto(model, card, analysis, images, HardenOptions(placement="paired"))
 
 
 def test_a_compensated_layer_that_cannot_be_is_named(card: ModelCard) -> None:
     model, pairs = make_conv_net(), noisy_pairs(4)
     analysis = analyse(model, card, pairs, sensitivity=False)
-    images = split(pairs, card, analysis)
+    images = split(pairs, card, analysis, RememberedSession(RestorationSession(model, card)))
 
     def plan(layers: list[str] | None, changes: dict[str, object]) -> Plan:
         layers_analysed = [layer.model_copy(update=changes) for layer in analysis.layers]
-        return plan_auto(
-            model, card, analysis.model_copy(update={"layers": layers_analysed}), images, placement="compensated",
-            gain=None, budget_db=0.1, max_slowdown=1.05, seed=0, layers=layers,
-        )  # fmt: skip
+        changed = analysis.model_copy(update={"layers": layers_analysed})
+        return plan_auto(model, card, changed, images, HardenOptions(placement="compensated"), layers)
 
     with pytest.raises(UserError, match="layer 'b' cannot be compensated"):
         plan(["b"], {})

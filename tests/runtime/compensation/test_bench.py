@@ -15,7 +15,7 @@ from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.refit_consumers import RefitConsumers, conv_readers
 from kdguard.graph_passes.strip_nodes import StripNodes
-from kdguard.runtime.compensation.bench import TrialBench
+from kdguard.runtime.compensation.bench import Baseline, TrialBench
 from kdguard.runtime.compensation.candidate import gather
 from kdguard.runtime.metrics import psnr, ssim
 from kdguard.runtime.session import RestorationSession
@@ -65,7 +65,9 @@ def test_outcome_is_what_the_metrics_say(card: ModelCard) -> None:
     bench = TrialBench(model, card, "d", RANK_2, candidate.readers, amplify=True)
     session, task = RestorationSession(model, card), get_task(card.task)
     clean = [session.restore(pair.degraded) for pair in pairs]
-    outcome = bench.try_gain(excess, refits, pairs, clean)
+    outcome = bench.try_gain(
+        excess, refits, pairs, [Baseline.of(c, p, card) for c, p in zip(clean, pairs, strict=True)]
+    )
 
     def scores(images: list[np.ndarray]) -> np.ndarray:
         return np.array([psnr(image, pair.clean, task) for image, pair in zip(images, pairs, strict=True)])
@@ -88,7 +90,7 @@ def test_a_gain_that_does_nothing_costs_nothing(card: ModelCard) -> None:
     (candidate,) = gather(model, card, {"d": [RANK_2]}, pairs, 2000, "")
     bench = TrialBench(model, card, "d", RANK_2, candidate.readers, amplify=True)
     clean = [RestorationSession(model, card).restore(pairs[0].degraded)]
-    outcome = bench.try_gain(0.0, candidate.refits(0.0), pairs, clean)
+    outcome = bench.try_gain(0.0, candidate.refits(0.0), pairs, [Baseline.of(clean[0], pairs[0], card)])
     assert abs(outcome.loss_db) < 1e-4
     assert outcome.strip_db == 0
     assert outcome.margin_db > 60

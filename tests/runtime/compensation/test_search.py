@@ -13,21 +13,15 @@ from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.compensation.bench import Outcome
 from kdguard.runtime.compensation.candidate import Compensation, gather, is_refittable
-from kdguard.runtime.compensation.scan import (
-    BUDGET_SHARE,
-    MARGIN_DB,
-    MIN_BETWEEN_DB,
-    SSIM_LOSS,
-    WORST_MARGIN_DB,
-    acceptable,
-)
+from kdguard.runtime.compensation.reserve import Reserve
 from kdguard.runtime.compensation.search import DB_PER_RANK, search
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net
 from tests.graph_passes.rich_model import make_rich_model
 from tests.runtime.image_pairs import noisy_pairs
 
-GOOD = Outcome(1.0, MARGIN_DB + 1, WORST_MARGIN_DB + 1, MIN_BETWEEN_DB + 1, 0.01, 0.0001, 5.0)
+GOOD = Outcome(1.0, 18.5, 13.0, 54.5, 0.01, 0.0001, 5.0)
+RESERVE = Reserve(0.1)
 
 
 @pytest.fixture
@@ -67,21 +61,6 @@ def test_another_gain_has_its_own_weights_and_costs_a_stripper_less(compensation
     assert compensation.at(2.0).outcome.strip_db == pytest.approx(5.0)
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [
-        {"margin_db": MARGIN_DB - 0.01},
-        {"worst_margin_db": WORST_MARGIN_DB - 0.01},
-        {"loss_db": BUDGET_SHARE * 0.1 + 1e-6},
-        {"ssim_loss": SSIM_LOSS + 1e-6},
-        {"margin_db": float("nan")},
-    ],
-)
-def test_every_gate_can_refuse_a_gain(broken: dict[str, float]) -> None:
-    assert acceptable(GOOD, 0.1)
-    assert not acceptable(replace(GOOD, **broken), 0.1)
-
-
 def test_only_maps_that_convolutions_read_can_be_refitted() -> None:
     model = make_conv_net()
     assert [layer for layer in ("a", "b", "c", "d", "tail") if is_refittable(model, layer)] == ["d"]
@@ -92,11 +71,11 @@ def test_only_maps_that_convolutions_read_can_be_refitted() -> None:
 
 def test_search_keeps_its_distance_and_puts_the_best_first(card: ModelCard) -> None:
     pairs = noisy_pairs(5)
-    found = search(make_conv_net(), card, ["a", "b", "c", "d"], pairs[:3], pairs[3:], 0.1)
+    found = search(make_conv_net(), card, ["a", "b", "c", "d"], pairs[:3], pairs[3:], RESERVE)
     assert found.kept
     assert {entry.layer for entry in found.kept} == {"d"}
     assert {entry.attributes.rank for entry in found.kept} <= {2, 8}
-    assert all(acceptable(entry.outcome, 0.1) for entry in found.kept)
+    assert all(RESERVE.accepts(entry.outcome) for entry in found.kept)
     worth = [entry.outcome.strip_db - DB_PER_RANK * entry.attributes.rank for entry in found.kept]
     assert worth == sorted(worth, reverse=True)
     assert found.kept[0].outcome.strip_db > 1
@@ -108,16 +87,16 @@ def test_search_tells_what_came_closest(card: ModelCard) -> None:
     model, pairs = make_conv_net(), noisy_pairs(3)
     session = RestorationSession(model, card)
     perfect = [ImagePair(p.name, p.degraded, np.clip(session.restore(p.degraded), 0, 1)) for p in pairs]
-    found = search(model, card, ["d"], perfect[:2], perfect[2:], 0.1)
+    found = search(model, card, ["d"], perfect[:2], perfect[2:], RESERVE)
     assert found.kept == []
     assert found.closest is not None
     assert found.closest.layer == "d"
-    assert not acceptable(found.closest.outcome, 0.1)
+    assert not RESERVE.accepts(found.closest.outcome)
     assert found.closest.attributes.gain != 1
 
 
 def test_nothing_to_try_is_an_empty_answer(card: ModelCard) -> None:
-    found = search(make_conv_net(), card, ["b"], noisy_pairs(1), noisy_pairs(1), 0.1)
+    found = search(make_conv_net(), card, ["b"], noisy_pairs(1), noisy_pairs(1), RESERVE)
     assert (found.kept, found.closest) == ([], None)
 
 
@@ -126,4 +105,4 @@ def test_images_that_are_not_finite_are_named(card: ModelCard, role: str) -> Non
     fit, trial = noisy_pairs(2), noisy_pairs(2)
     {"fit": fit, "trial": trial}[role][1].degraded[0, 0] = np.nan
     with pytest.raises(UserError, match="'p1': the clean teacher itself gives NaN"):
-        search(make_conv_net(), card, ["d"], fit, trial, 0.1)
+        search(make_conv_net(), card, ["d"], fit, trial, RESERVE)

@@ -1,0 +1,98 @@
+"""Plans for `--placement auto`, `paired` and `compensated`, from calibration images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+from kdguard.export.errors import GateFailedError, UserError
+from kdguard.export.model_card import ModelCard
+from kdguard.runtime.analysis import Analysis
+from kdguard.runtime.auto import paired
+from kdguard.runtime.auto.check import MAX_CANDIDATES, first_that_holds
+from kdguard.runtime.auto.options import HardenOptions
+from kdguard.runtime.auto.plan import Plan, choose_pairs, in_path_cost
+from kdguard.runtime.auto.split import Split
+from kdguard.runtime.compensation import search
+from kdguard.runtime.compensation.candidate import is_refittable
+from kdguard.runtime.compensation.reserve import Reserve
+from kdguard.runtime.compensation.search import Found
+
+
+def choose_compensated(
+    model: onnx.ModelProto, card: ModelCard, analysis: Analysis, images: Split, layers: Sequence[str], reserve: Reserve
+) -> Found:
+    """Candidates for the compensated node among `layers`."""
+    usable = [layer.name for layer in analysis.layers if layer.name in layers and not layer.dead and layer.influences]
+    return search.search(model, card, usable, images.fit, images.trial, reserve)
+
+
+def plan_auto(
+    model: onnx.ModelProto,
+    card: ModelCard,
+    analysis: Analysis,
+    images: Split,
+    options: HardenOptions,
+    layers: Sequence[str] | None = None,
+) -> Plan:
+    """Layers, gains and weights for `--placement auto`, `paired` or `compensated`.
+
+    Args:
+        layers: candidates for the compensated node; all by default.
+
+    Raises:
+        UserError: no layer is eligible, or none of those named can be compensated.
+        GateFailedError: a compensated node alone was asked for and none stays inside the budget.
+    """
+    placement, tile_safe = options.placement, options.tile_safe
+    reserve = Reserve(options.budget_db)
+    names = list(layers) if layers is not None else [layer.name for layer in analysis.layers]
+    sought = Found([])
+    if placement == "compensated" and layers and not any(is_refittable(model, name) for name in layers):
+        raise UserError(
+            f"layer {layers[0]!r} cannot be compensated: not all of its readers are 2-D convolutions with constant "
+            "weights, or they are too wide; choose other --layers, or use --placement paired"
+        )
+    if placement in ("auto", "compensated"):
+        sought = choose_compensated(model, card, analysis, images, names, reserve)
+    candidates = sought.kept
+    if placement == "compensated":
+        found = first_that_holds(model, card, Plan([]), candidates, images.check, reserve, tile_safe)
+        if found is None:
+            raise GateFailedError(_nothing_compensated(sought, tile_safe))
+        return found
+    spare = in_path_cost(analysis, candidates[0]) if candidates else 0.0
+    base = choose_pairs(
+        model,
+        card,
+        analysis,
+        images.trial,
+        options,
+        spare,
+        {candidate.layer for candidate in candidates[:MAX_CANDIDATES]},
+    )
+    found = first_that_holds(model, card, base, candidates, images.check, reserve, tile_safe) if candidates else None
+    if found is not None:
+        return found
+    if not base.sites:
+        raise UserError(
+            "the model has no eligible layer: every feature map is dead, without influence, has fewer than "
+            f"{paired.MIN_CHANNELS} channels or cannot be moved; see `kdguard inspect MODEL --data DIR`"
+        )
+    return base
+
+
+def _nothing_compensated(sought: Found, tile_safe: bool) -> str:
+    gates = "stays within the budget and shows no seams" if tile_safe else "stays within the budget"
+    advice = "Nothing was written; raise --budget-db, give more images, or use --placement paired"
+    if not (tried := [*sought.kept, sought.closest][0]):
+        return f"no layer can be compensated: none that is alive is read by plain convolutions only. {advice}"
+    outcome = tried.outcome
+    found = (
+        f"{tried.layer} at gain {tried.attributes.gain:.2f} (on trial images loss {outcome.loss_db:.3f} dB, "
+        f"{outcome.margin_db:.1f} dB closer to the clean teacher than that is to the truth, stripping costs "
+        f"{outcome.strip_db:.1f} dB)"
+    )
+    where = "on the images of the last check" if sought.kept else "on trial images and costs a stripper anything"
+    return f"no compensated layer {gates} {where}; the best found was {found}. {advice}"
