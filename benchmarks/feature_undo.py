@@ -22,6 +22,7 @@ import onnx
 import torch
 import zoo
 from numpy.typing import NDArray
+from output import write_results
 
 from kdguard.export.image_pairs import load_pairs
 from kdguard.export.image_tensor import image_to_tensor
@@ -137,17 +138,11 @@ def main() -> None:
         data = zoo.calibration_folder(Path(scratch))
         for task in zoo.tasks(sys.argv[1:]):
             rows += measure(task, data)
-    json.dump(
-        {
-            "command": "python benchmarks/feature_undo.py > benchmarks/results/feature_undo.json",
-            "what": "held-out relative error of centred features after the best static C x C undo and after a 1x1 "
-            "network, both fitted on 50 images; scored on published test images",
-            "results": rows,
-        },
-        sys.stdout,
-        indent=1,
+    write_results(
+        what="held-out relative error of centred features after the best static C x C undo and after a 1x1 "
+        "network, both fitted on 50 images; scored on published test images",
+        results=rows,
     )
-    print()
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ gap between all of the first k + 1, because some attributes treat each component
 
 from __future__ import annotations
 
-import json
-import sys
 from importlib.metadata import version
 
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper
+from output import write_results
 
 from kdguard.graph_passes.op import DOMAIN, VERSION, SvdPerturbAttributes, op_functions, reference
 
@@ -118,21 +117,15 @@ def main() -> None:
     rows = [measure("plain", {"gain": gain}, gap, kind) for gap in GAPS for kind in TYPES for gain in GAINS]
     for name, extra in VARIANTS.items():
         rows += [measure(name, {"gain": 10.0, **extra}, GAPS[0], kind) for kind in TYPES]
-    json.dump(
-        {
-            "command": "python benchmarks/op_error.py > benchmarks/results/op_error.json",
-            "what": "largest difference relative to the largest value; perturb against NumPy's SVD in float64, "
-            "restore against the input; left_out is the mean share of elements that perturb does not count: a sign "
-            f"within {DOUBT} of flipping, or a float16 element that one side left as it was and the other did not; "
-            "unchanged is the mean share of elements that perturbing left as they were",
-            "cases_per_row": CASES,
-            "onnxruntime-gpu": version("onnxruntime-gpu"),
-            "results": rows,
-        },
-        sys.stdout,
-        indent=1,
+    write_results(
+        what="largest difference relative to the largest value; perturb against NumPy's SVD in float64, "
+        "restore against the input; left_out is the mean share of elements that perturb does not count: a sign "
+        f"within {DOUBT} of flipping, or a float16 element that one side left as it was and the other did not; "
+        "unchanged is the mean share of elements that perturbing left as they were",
+        cases_per_row=CASES,
+        onnxruntime_gpu=version("onnxruntime-gpu"),
+        results=rows,
     )
-    print()
 
 
 if __name__ == "__main__":

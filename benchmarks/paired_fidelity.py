@@ -10,14 +10,15 @@ the network, rank 4; scored on real test images.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 
 import onnx
+import zoo
+from output import write_results
 
-from kdguard.export.image_pairs import ImagePair, load_pairs
+from kdguard.export.image_pairs import load_pairs
 from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import TASKS, get_task
 from kdguard.export.torch_export import export_teacher
@@ -25,27 +26,19 @@ from kdguard.export.user_code import import_callable
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.layers import find_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
+from kdguard.runtime.analysis.crops import centre_crops
 from kdguard.runtime.fidelity import measure_fidelity
 from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.session import RestorationSession
 
-ROOT = Path(__file__).parent.parent
-ZOO = Path(os.environ.get("KDGUARD_ZOO", ROOT.parent / "shared" / "zoo"))
 GAINS = (10.0, 40.0, 100.0)
 IMAGES, SIDE = 4, 192
-
-
-def middle(pair: ImagePair, scale: int) -> ImagePair:
-    """At most SIDE pixels a side, from the middle: six large images would say the same, later."""
-    top, left = (max(0, (side - SIDE) // 2) for side in pair.degraded.shape[:2])
-    clean = pair.clean[top * scale : (top + SIDE) * scale, left * scale : (left + SIDE) * scale]
-    return ImagePair(pair.name, pair.degraded[top : top + SIDE, left : left + SIDE], clean)
 
 
 def measure(name: str, teacher: onnx.ModelProto, task: str, test: Path) -> list[dict[str, object]]:
     card = resolve_card(teacher, task)
     pairs = load_pairs(test, get_task(task), card.channels, card.scale)[:IMAGES]
-    pairs = [middle(pair, card.scale) for pair in pairs]
+    pairs = centre_crops(pairs, card, IMAGES, SIDE)
     convolutions = [layer.name for layer in find_layers(teacher) if layer.op_type == "Conv"]
     layers = [convolutions[int(share * (len(convolutions) - 1))] for share in (0.25, 0.5, 0.75)]
     rows = []
@@ -70,24 +63,18 @@ def measure(name: str, teacher: onnx.ModelProto, task: str, test: Path) -> list[
 def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        quickstart = ROOT / "examples" / "quickstart"
+        quickstart = zoo.ROOT / "examples" / "quickstart"
         path = Path(folder) / "teacher.onnx"
         weights = quickstart / "teacher.safetensors"
         export_teacher("teacher:derain_edsr", weights, path, task="deraining", search_path=quickstart)
         import_callable("photographs:prepare", quickstart)(Path(folder) / "data")
         rows += measure("quickstart", load_onnx(path), "deraining", Path(folder) / "data" / "test")
-    for task in TASKS if ZOO.is_dir() else ():
-        rows += measure(task, load_onnx(ZOO / task / "teacher.onnx"), task, ZOO / task / "test")
-    json.dump(
-        {
-            "command": "python benchmarks/paired_fidelity.py > benchmarks/results/paired_fidelity.json",
-            "what": "PSNR between hardened and clean teacher, paired placement, rank 4, onnxruntime CPU, fp32",
-            "results": rows,
-        },
-        sys.stdout,
-        indent=1,
+    for task in TASKS if zoo.ZOO.is_dir() else ():
+        rows += measure(task, load_onnx(zoo.ZOO / task / "teacher.onnx"), task, zoo.ZOO / task / "test")
+    write_results(
+        what="PSNR between hardened and clean teacher, paired placement, rank 4, onnxruntime CPU, fp32",
+        results=rows,
     )
-    print()
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ python benchmarks/quickstart_cost.py > benchmarks/results/quickstart_cost.json
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from output import write_results
 
 ROOT = Path(__file__).parent.parent
 INTERVAL_S = 0.25
@@ -42,18 +43,12 @@ def main() -> None:
             time.sleep(INTERVAL_S)
         seconds = time.monotonic() - started
     assert process.returncode == 0, process.returncode
-    json.dump(
-        {
-            "command": "python benchmarks/quickstart_cost.py > benchmarks/results/quickstart_cost.json",
-            "what": "kdguard run examples/quickstart/pipeline.yaml; memory is the sum of resident sizes",
-            "cores": os.cpu_count(),
-            "seconds": round(seconds, 1),
-            "peak_mib": round(peak / 1024),
-        },
-        sys.stdout,
-        indent=1,
+    write_results(
+        what="kdguard run examples/quickstart/pipeline.yaml; memory is the sum of resident sizes",
+        cores=os.cpu_count(),
+        seconds=round(seconds, 1),
+        peak_mib=round(peak / 1024),
     )
-    print()
 
 
 if __name__ == "__main__":

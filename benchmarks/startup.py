@@ -5,12 +5,13 @@ python benchmarks/startup.py > benchmarks/results/startup.json
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from output import write_results
 
 ROUNDS = 15
 
@@ -29,16 +30,10 @@ def main() -> None:
         for name, command in commands.items():
             times[name].append(seconds(command))
     medians = {name: round(statistics.median(values), 3) for name, values in times.items()}
-    json.dump(
-        {
-            "command": "python benchmarks/startup.py > benchmarks/results/startup.json",
-            "rounds": ROUNDS,
-            "median_seconds": medians,
-        },
-        sys.stdout,
-        indent=1,
+    write_results(
+        rounds=ROUNDS,
+        median_seconds=medians,
     )
-    print()
 
 
 if __name__ == "__main__":

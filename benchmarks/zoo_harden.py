@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import zoo
+from output import write_results
 
 from kdguard.export.image_pairs import load_pairs
 from kdguard.export.onnx_files import load_onnx
@@ -96,17 +97,11 @@ def main() -> None:
         for task in zoo.tasks(sys.argv[1:]):
             rows.append(measure(task, data))
             print(json.dumps(rows[-1]), file=sys.stderr)
-    json.dump(
-        {
-            "command": "python benchmarks/zoo_harden.py > benchmarks/results/zoo_harden.json",
-            "what": "kdguard harden with its defaults, calibrated on 64 photographs, scored on published test pairs",
-            "cores": os.cpu_count(),
-            "results": rows,
-        },
-        sys.stdout,
-        indent=1,
+    write_results(
+        what="kdguard harden with its defaults, calibrated on 64 photographs, scored on published test pairs",
+        cores=os.cpu_count(),
+        results=rows,
     )
-    print()
 
 
 if __name__ == "__main__":

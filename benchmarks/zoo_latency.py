@@ -16,6 +16,7 @@ import time
 import numpy as np
 import onnx
 import zoo
+from output import write_results
 
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.onnx_files import load_onnx
@@ -75,16 +76,10 @@ def main() -> None:
     for task in zoo.tasks(sys.argv[1:]):
         rows.append(measure(task))
         print(json.dumps(rows[-1]), file=sys.stderr)
-    json.dump(
-        {
-            "command": "python benchmarks/zoo_latency.py > benchmarks/results/zoo_latency.json",
-            "what": "median of interleaved hardened / clean times, onnxruntime CPU, one process, default settings",
-            "results": rows,
-        },
-        sys.stdout,
-        indent=1,
+    write_results(
+        what="median of interleaved hardened / clean times, onnxruntime CPU, one process, default settings",
+        results=rows,
     )
-    print()
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ be put back is; the rest is refused. Whether the answers stayed the same is for 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import onnx
 from onnx import version_converter
 from onnx.external_data_helper import uses_external_data
 
 from kdguard.export.errors import UserError, first_line
+from kdguard.export.graph_bodies import with_bodies
 from kdguard.export.onnx_files import default_opset
 
 TARGET_OPSET = 17
@@ -39,7 +39,7 @@ def upgrade_opset(model: onnx.ModelProto, where: str = "the model") -> onnx.Mode
     advice = f"; export it again with opset {TARGET_OPSET} or newer"
     if model.functions:
         raise UserError(f"{to}: its functions ({model.functions[0].name!r} first) would be lost{advice}")
-    if any(graph.sparse_initializer for graph in _graphs(model.graph)):
+    if any(graph.sparse_initializer for graph in with_bodies(model.graph)):
         raise UserError(f"{to}: its sparse weights would be lost{advice}")
     skeleton, large = _without_large_weights(model)
     try:
@@ -56,15 +56,6 @@ def upgrade_opset(model: onnx.ModelProto, where: str = "the model") -> onnx.Mode
     except onnx.checker.ValidationError as error:
         raise UserError(f"{to}: the result is not valid: {first_line(error)}{advice}") from error
     return converted
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and the bodies inside it."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-                yield from _graphs(body)
 
 
 def _without_large_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, set[str]]:
@@ -92,7 +83,7 @@ def _without_large_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, set
 def _foreign_nodes(model: onnx.ModelProto) -> Counter[str]:
     return Counter(
         f"{node.domain}::{node.op_type}"
-        for graph in _graphs(model.graph)
+        for graph in with_bodies(model.graph)
         for node in graph.node
         if node.domain not in _STANDARD
     )
@@ -100,7 +91,7 @@ def _foreign_nodes(model: onnx.ModelProto) -> Counter[str]:
 
 def _place_samples_as_before(model: onnx.ModelProto) -> None:
     """Resize and Upsample before opset 11 knew one way to place samples; it is no longer the default."""
-    for graph in _graphs(model.graph):
+    for graph in with_bodies(model.graph):
         for node in graph.node:
             if node.op_type == "Resize" and node.domain in _STANDARD:
                 present = {attribute.name for attribute in node.attribute}
@@ -127,8 +118,8 @@ def _restore(converted: onnx.ModelProto, original: onnx.ModelProto, large: set[s
     del graph.metadata_props[:], converted.metadata_props[:]
     graph.metadata_props.extend(original.graph.metadata_props)
     converted.metadata_props.extend(original.metadata_props)
-    nodes = {(n.op_type, n.output[0]): n for g in _graphs(original.graph) for n in g.node if n.output}
-    for body in _graphs(graph):
+    nodes = {(n.op_type, n.output[0]): n for g in with_bodies(original.graph) for n in g.node if n.output}
+    for body in with_bodies(graph):
         for node in body.node:
             before = nodes.get((node.op_type, node.output[0])) if node.output else None
             if before is not None:

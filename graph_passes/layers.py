@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import onnx
 
 from kdguard.export.errors import UserError
+from kdguard.export.graph_bodies import nodes_with_bodies, subgraphs
 from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB, RESTORE
 
 FLOAT_TYPES: dict[int, str] = {
@@ -47,20 +48,7 @@ class Layer:
 
 def count_consumers(nodes: Sequence[onnx.NodeProto]) -> Counter[str]:
     """How often each tensor is read by these nodes and by the subgraphs inside them."""
-    counts: Counter[str] = Counter()
-    for node in nodes:
-        counts.update(name for name in node.input if name)
-        for graph in subgraphs(node):
-            counts.update(count_consumers(graph.node))
-    return counts
-
-
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs in a node's attributes (If, Loop, Scan bodies)."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
+    return Counter(name for node in nodes_with_bodies(nodes) for name in node.input if name)
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,8 +9,8 @@ import numpy as np
 import onnx
 
 from kdguard.export.errors import MissingDependencyError, UserError, first_line
+from kdguard.export.graph_bodies import nodes_with_bodies
 from kdguard.export.large_models import for_runtime
-from kdguard.graph_passes.layers import subgraphs
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -97,15 +96,8 @@ def _unknown_operators(model: onnx.ModelProto) -> list[str]:
     known = {(schema.domain, schema.name) for schema in get_all_operator_schema()}
     known |= {(function.domain, function.name) for function in model.functions}
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    used = {(node.domain, node.op_type) for node in _with_bodies(nodes) if node.domain not in _STANDARD_DOMAINS}
+    used = {(node.domain, node.op_type) for node in nodes_with_bodies(nodes) if node.domain not in _STANDARD_DOMAINS}
     return [f"{domain}::{name}" for domain, name in sorted(used - known)]
-
-
-def _with_bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for graph in subgraphs(node):
-            yield from _with_bodies(graph.node)
 
 
 def _has_gpu() -> bool:

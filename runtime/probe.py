@@ -12,6 +12,7 @@ from kdguard.export.image_pairs import ImagePair
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import Image, get_task
+from kdguard.runtime.analysis.crops import centre_crop
 from kdguard.runtime.metrics import check_scorable, psnr
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def score_value_ranges(session: RestorationSession, pairs: Sequence[ImagePair]) 
     """
     card, scores = session.card, {}
     task = get_task(card.task)
-    pieces = [_centre(pair, card.scale) for pair in pairs]
+    pieces = [centre_crop(pair, card, _RANGE_SIDE) for pair in pairs]
     check_scorable(pieces, task, card.scale)
     try:
         for value_range in VALUE_RANGES:
@@ -100,13 +101,3 @@ def best_value_range(scores: dict[tuple[float, float], float]) -> tuple[float, f
     usual = VALUE_RANGES[0]
     best = max(scores, key=lambda value_range: scores[value_range])
     return best if scores[best] > scores[usual] + CLEARLY_BETTER_DB else usual
-
-
-def _centre(pair: ImagePair, scale: int) -> ImagePair:
-    sides = [min(side, _RANGE_SIDE) for side in pair.degraded.shape[:2]]
-    starts = [(have - side) // 2 for have, side in zip(pair.degraded.shape[:2], sides, strict=True)]
-    low, high = (
-        tuple(slice(s * factor, (s + side) * factor) for s, side in zip(starts, sides, strict=True))
-        for factor in (1, scale)
-    )
-    return ImagePair(pair.name, pair.degraded[low], pair.clean[high])

@@ -88,16 +88,22 @@ def make_plan(
 
 
 def _unused(options: HardenOptions) -> tuple[str, ...]:
-    """A note where the user fixed something that kdguard chooses together with the layers."""
-    if options.placement == "in-path" or not (options.chooses_layers or options.placement == "compensated"):
+    """A note where the user fixed something that kdguard chooses, or that serves another placement."""
+    automatic = options.chooses_layers or options.placement == "compensated"
+    given: set[str] = set()
+    if automatic and options.placement != "in-path" and options.attributes:
+        given = {*options.attributes.model_dump(exclude_defaults=True)} - {"pattern", "gain"}
+        given |= {"rank"} & options.attributes.model_fields_set
+    if options.placement == "compensated" and options.fixed_gain is not None:
+        given.add("gain")
+    pairs_are_chosen = options.chooses_layers and options.placement in ("auto", "paired")
+    if options.max_slowdown != HardenOptions().max_slowdown and not pairs_are_chosen:
+        given.add("max-slowdown")
+    if options.tile_safe and options.placement == "paired":
+        given.add("tile-safe")
+    if not given:
         return ()
-    given = options.attributes.model_dump(exclude_defaults=True) if options.attributes else {}
-    given |= {"gain": options.gain} if options.gain is not None else {}
-    given.pop("pattern", None)
-    if options.placement != "compensated":
-        given.pop("gain", None)
-    names = ", ".join(sorted(given))
-    return (f"not used: {names}, chosen by the rules; name --layers for paired nodes to set it",) if given else ()
+    return (f"not used: {', '.join(sorted(given))}; the placement or the rules decide it, docs/hardening.md says how",)
 
 
 def _named(model: onnx.ModelProto, options: HardenOptions) -> list[str]:
