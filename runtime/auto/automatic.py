@@ -8,6 +8,7 @@ import onnx
 
 from kdguard.export.errors import GateFailedError, UserError
 from kdguard.export.model_card import ModelCard
+from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.analysis import Analysis
 from kdguard.runtime.auto import paired
 from kdguard.runtime.auto.check import MAX_CANDIDATES, first_that_holds
@@ -25,7 +26,11 @@ def choose_compensated(
 ) -> Found:
     """Candidates for the compensated node among `layers`."""
     usable = [layer.name for layer in analysis.layers if layer.name in layers and not layer.dead and layer.influences]
-    return search.search(model, card, usable, images.fit, images.trial, reserve)
+
+    def slowdown(name: str, attributes: SvdPerturbAttributes) -> float:
+        return in_path_cost(analysis, name, attributes) / analysis.cost
+
+    return search.search(model, card, usable, images.fit, images.trial, reserve, slowdown)
 
 
 def plan_auto(
@@ -62,7 +67,7 @@ def plan_auto(
         if found is None:
             raise GateFailedError(_nothing_compensated(sought, tile_safe))
         return found
-    spare = in_path_cost(analysis, candidates[0]) if candidates else 0.0
+    spare = in_path_cost(analysis, candidates[0].layer, candidates[0].attributes) if candidates else 0.0
     base = choose_pairs(
         model,
         card,

@@ -50,7 +50,7 @@ def first_that_holds(
         if (held := strongest_that_holds(candidate, lambda tried: room(with_compensation(base, tried))))
         and held.outcome.strip_db >= WORTHWHILE_DB
     ]
-    best = max(found, key=lambda held: held.outcome.strip_db, default=None)
+    best = max(found, key=lambda held: held.worth, default=None)
     return with_compensation(base, best) if best else None
 
 

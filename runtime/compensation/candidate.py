@@ -23,6 +23,8 @@ from kdguard.runtime.terminal import progress_bar
 SCREEN_GAINS = (1.0, -0.6)
 """Excess gains at which candidates are compared before any of them is run."""
 LEAST_GAIN = 0.03
+DB_PER_PERCENT = 1.0
+"""What one percent of the model's time has to cost a stripper."""
 MAX_PATCH = 1200
 """Values that a reader sees at once, channels x kernel; the covariances grow with its square, the solution with
 its cube. 128 channels of a 3x3 convolution are inside."""
@@ -30,12 +32,17 @@ its cube. 128 channels of a 3x3 convolution are inside."""
 
 @dataclass(frozen=True)
 class Candidate:
-    """A map whose readers are all convolutions, with the statistics of one rank."""
+    """A map whose readers are all convolutions, with the statistics of one rank.
+
+    Attributes:
+        slowdown: estimated time of the node, as a share of the model's.
+    """
 
     layer: str
     attributes: SvdPerturbAttributes
     readers: tuple[ConvReader, ...]
     statistics: tuple[RefitStatistics, ...]
+    slowdown: float = 0.0
 
     def refits(self, excess: float) -> dict[str, Refit]:
         """New weights of every reader at gain 1 + excess."""
@@ -69,6 +76,11 @@ class Compensation:
     def layer(self) -> str:
         """The perturbed map."""
         return self.candidate.layer
+
+    @property
+    def worth(self) -> float:
+        """What stripping costs, less what the node's time is worth, in dB."""
+        return self.outcome.strip_db - DB_PER_PERCENT * 100 * self.candidate.slowdown
 
     @property
     def attributes(self) -> SvdPerturbAttributes:

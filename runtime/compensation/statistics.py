@@ -44,12 +44,11 @@ class Refit:
 
 def top_part(F: NDArray[np.float32], attributes: SvdPerturbAttributes) -> NDArray[np.float32]:
     """U U^T (F - mean) of one map [C, H, W], like F: what one unit of extra gain adds."""
-    flat = F.reshape(F.shape[0], -1)
-    mean = flat.mean(axis=1, keepdims=True) if attributes.centred else np.zeros((len(flat), 1), np.float32)
-    centred = flat - mean
-    U = top_singular_vectors_of_gram(centred.astype(np.float64) @ centred.T.astype(np.float64), attributes.rank)
-    narrow = U.astype(np.float32)
-    top: NDArray[np.float32] = (narrow @ (narrow.T @ centred)).reshape(F.shape)
+    flat, sampled = (part.reshape(len(F), -1) for part in (F, F[:, :: attributes.stride]))
+    mean = sampled.mean(axis=1, keepdims=True) if attributes.centred else np.zeros((len(flat), 1), np.float32)
+    seen = (sampled - mean).astype(np.float64)
+    narrow = top_singular_vectors_of_gram(seen @ seen.T, attributes.rank).astype(np.float32)
+    top: NDArray[np.float32] = (narrow @ (narrow.T @ (flat - mean))).reshape(F.shape)
     return top
 
 

@@ -12,9 +12,9 @@ from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.compensation.bench import Outcome
-from kdguard.runtime.compensation.candidate import Compensation, gather, is_refittable
+from kdguard.runtime.compensation.candidate import DB_PER_PERCENT, Compensation, gather, is_refittable
 from kdguard.runtime.compensation.reserve import Reserve
-from kdguard.runtime.compensation.search import DB_PER_RANK, search
+from kdguard.runtime.compensation.search import search
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net
 from tests.graph_passes.rich_model import make_rich_model
@@ -76,10 +76,32 @@ def test_search_keeps_its_distance_and_puts_the_best_first(card: ModelCard) -> N
     assert {entry.layer for entry in found.kept} == {"d"}
     assert {entry.attributes.rank for entry in found.kept} <= {2, 8}
     assert all(RESERVE.accepts(entry.outcome) for entry in found.kept)
-    worth = [entry.outcome.strip_db - DB_PER_RANK * entry.attributes.rank for entry in found.kept]
+    worth = [entry.worth for entry in found.kept]
     assert worth == sorted(worth, reverse=True)
     assert found.kept[0].outcome.strip_db > 1
     assert found.closest is None
+
+
+def test_time_has_its_price(card: ModelCard) -> None:
+    """Rank 8 costs a stripper more here, and is not taken where it takes too long."""
+    pairs = noisy_pairs(5)
+
+    def best_rank(price: float) -> int:
+        found = search(
+            make_conv_net(),
+            card,
+            ["d"],
+            pairs[:3],
+            pairs[3:],
+            RESERVE,
+            lambda layer, attributes: price * attributes.rank,
+        )
+        best = found.kept[0]
+        assert best.worth == pytest.approx(best.outcome.strip_db - 100 * DB_PER_PERCENT * price * best.attributes.rank)
+        return best.attributes.rank
+
+    assert best_rank(0.0) == 8
+    assert best_rank(10.0) == 2
 
 
 def test_search_tells_what_came_closest(card: ModelCard) -> None:
