@@ -28,8 +28,7 @@ COMPENSATED_RULES = """\
    53.5 dB in all, 56 where the teacher itself stays below 25 dB on these images), six tenths of the budget and
    0.0006 of SSIM on images that the weights were not fitted on, the one that costs a stripper most is taken, less
    1 dB for every percent of time that it is estimated to cost; all nodes together then have to keep the gates on
-   further images.
-9. Its singular vectors come from every fifth row as well."""
+   further images."""
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,6 @@ rank; and how many of the trials are followed up. What a
 reader near the output leaves over stays as it is; further ahead the network amplifies some of it and
 heals some of what stripping does, which the screening cannot see."""
 REFINEMENTS = 3
-ROW_STRIDE = 5
-"""Singular vectors come from every fifth row, which saves a good part of the node's time."""
 SCREEN_PATCHES, FIT_PATCHES = 1500, 4000
 
 
@@ -52,7 +50,7 @@ def screen(model: onnx.ModelProto, card: ModelCard, layers: Sequence[str], pairs
     """
     if len(layers) <= SCREENED + DEEPEST:
         return list(layers)
-    variants = [SvdPerturbAttributes(rank=RANKS[0], stride=ROW_STRIDE)]
+    variants = [SvdPerturbAttributes(rank=RANKS[0])]
     candidates = gather(
         model, card, dict.fromkeys(layers, variants), pairs, SCREEN_PATCHES, "screening maps to compensate"
     )
@@ -82,7 +80,7 @@ def search(
     if not possible:
         return Found([])
     finalists = screen(model, card, possible, fit[:: max(1, len(fit) // 4)][:4])
-    variants = [SvdPerturbAttributes(rank=rank, stride=ROW_STRIDE) for rank in RANKS]
+    variants = [SvdPerturbAttributes(rank=rank) for rank in RANKS]
     candidates = [
         replace(candidate, slowdown=slowdown(candidate.layer, candidate.attributes))
         for candidate in gather(model, card, dict.fromkeys(finalists, variants), fit, FIT_PATCHES, "fitting readers")
