@@ -45,7 +45,7 @@ LAYERS_PER_TEACHER = 3
 def maps_of(
     model: onnx.ModelProto, card: ModelCard, layers: Sequence[str], tensors: Sequence[np.ndarray]
 ) -> dict[str, Maps]:
-    """Per layer one centred [C, P] matrix per image, and the uncentred norm is left out of them."""
+    """Per layer one [C, P] matrix per image."""
     session = RestorationSession(model, card, taps=layers)
     found: dict[str, Maps] = {layer: [] for layer in layers}
     for tensor in tensors:

@@ -85,7 +85,7 @@ class HardenSection(_Strict):
     gain: Gain | None = Field(None, description="none: calibrated per layer")
     centred: bool = False
     budget_db: float = Field(0.1, ge=0, le=MAX_BUDGET_DB)
-    max_slowdown: float = Field(1.05, ge=1)
+    max_slowdown: float = Field(1.05, ge=1, le=10)
     tile_safe: bool = False
 
     def options(self, seed: int, cache: Path) -> HardenOptions:
@@ -130,7 +130,7 @@ class Pipeline(_Strict):
     out: Path = Field(description="run folder, relative to the current folder")
     teacher: TeacherSection
     data: DataSection
-    harden: HardenSection
+    harden: HardenSection = Field(default_factory=HardenSection)
     attack: AttackSection = Field(default_factory=AttackSection)
     seed: int = Field(0, ge=0)
 

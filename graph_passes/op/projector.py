@@ -19,8 +19,9 @@ from kdguard.graph_passes.op.snippets import normalised, rescaled
 
 SQUARINGS = (3, 3, 3, 3, 2)
 """Squarings between two divisions by the largest entry. Such a division leaves the largest eigenvalue of C channels
-between 1 and C, so that three squarings stay below C^8 and the two products after the last two below C^10:
-1e27 for 512 channels, inside fp32. The second eigenvalue is suppressed by (lambda_2 / lambda_1)^32768."""
+between 1 and C, so that three squarings stay below C^8, 5e21 for 512 channels. The last group is shorter because
+the norm of the product behind it squares its entries. The second eigenvalue is suppressed by
+(lambda_2 / lambda_1)^32768."""
 
 STEP = 2.4
 """Radians between neighbours of the fixed vector, the golden angle: no eigenvector that a network is likely to
@@ -81,7 +82,8 @@ def top_k_projector(opset: int) -> str:
             left = MatMul (rest, gram)
             start = MatMul (left, rest)
             {squarings}
-            once = MatMul ({current}, direction)
+            product = MatMul ({current}, direction)
+            {normalised("product", "once", opset)}
             twice = MatMul ({current}, once)
             {normalised("twice", "raw", opset)}
             inside = MatMul (rest, raw)

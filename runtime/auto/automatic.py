@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import onnx
 
@@ -19,6 +21,8 @@ from kdguard.runtime.compensation import search
 from kdguard.runtime.compensation.candidate import is_refittable
 from kdguard.runtime.compensation.reserve import Reserve
 from kdguard.runtime.compensation.search import Found
+
+NONE_HELD = "no compensated node: those that held on trial images broke a gate, or showed seams, on the last check"
 
 
 def choose_compensated(
@@ -67,19 +71,17 @@ def plan_auto(
         if found is None:
             raise GateFailedError(_nothing_compensated(sought, tile_safe))
         return found
-    spare = in_path_cost(analysis, candidates[0].layer, candidates[0].attributes) if candidates else 0.0
-    base = choose_pairs(
-        model,
-        card,
-        analysis,
-        images.trial,
-        options,
-        spare,
-        {candidate.layer for candidate in candidates[:MAX_CANDIDATES]},
-    )
-    found = first_that_holds(model, card, base, candidates, images.check, reserve, tile_safe) if candidates else None
+    pairs = partial(choose_pairs, model, card, analysis, images.trial, options)
+    found = None
+    if candidates:
+        spare = in_path_cost(analysis, candidates[0].layer, candidates[0].attributes)
+        base = pairs(spare, {candidate.layer for candidate in candidates[:MAX_CANDIDATES]})
+        found = first_that_holds(model, card, base, candidates, images.check, reserve, tile_safe)
     if found is not None:
         return found
+    base = pairs(0.0)  # no compensated node holds: its layer and its share of the time are free
+    if candidates:
+        base = replace(base, notes=(*base.notes, NONE_HELD))
     if not base.sites:
         raise UserError(
             "the model has no eligible layer: every feature map is dead, without influence, has fewer than "

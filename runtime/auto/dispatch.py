@@ -56,6 +56,11 @@ def make_plan(
         UserError: unknown layers, none eligible, or calibration asked for without data.
         GateFailedError: no gain keeps the gates.
     """
+    if options.tile_safe and card is not None and card.fixed_size is not None and options.placement != "paired":
+        raise UserError(
+            "--tile-safe cannot be judged: the model takes one size only, so there is no whole image to compare tiles "
+            "with; leave it out, or use --placement paired"
+        )
     named = [] if options.chooses_layers else _named(model, options)
     has_data = card is not None and bool(pairs)
     if options.needs_data and not has_data:
@@ -66,7 +71,7 @@ def make_plan(
     if not options.needs_data and (options.fixed_gain is not None or not has_data):
         uncalibrated = (f"gains are not calibrated without --data: {UNCALIBRATED_GAIN:g} everywhere",)
         notes = () if options.fixed_gain is not None else uncalibrated
-        return Planned(Plan(_explicit(named, options), notes=notes), list(pairs))
+        return Planned(Plan(_explicit(named, options), notes=(*notes, *_unused(options))), list(pairs))
     assert card is not None
     if before := hardened_layers(model):
         raise UserError(

@@ -17,11 +17,11 @@ RULES = """\
 1. Eligible is a map that is alive, influences the output, has at least 8 channels, and that a gain of at most
    100 moves by its own norm or more.
 2. Three depths come first, whatever they cost: a third, a half and two thirds of the model. For each, the map within an
-   eighth of it that is cheapest to perturb, the nearer one where two cost the same. Between a convolution
+   eighth of it that is cheapest to perturb, the nearer one where two cost the same, or the nearest of all where none
+   lies there. Between a convolution
    and its activation costs half as much again: runtimes fuse the two.
 3. Then, while the estimated slowdown stays within the limit, further maps of the middle third, cheapest first.
-4. Rank 1, centred, sign driven by the tail: no static or small learned undo recovers much of it, and further
-   singular vectors cost time.
+4. Rank 1, centred, adaptive, sign driven by the tail. Further singular vectors cost time.
 5. The gain moves the map by twice its own norm on calibration images, 10 at least.
 6. Singular vectors come from every fifth row; the change is handed to the restorer, so this costs no exactness."""
 
@@ -53,9 +53,14 @@ def pair_cost(layer: LayerAnalysis) -> float:
 
 
 def expected_distortion(layer: LayerAnalysis, gain: float) -> float:
-    """|perturbed - clean| / |clean| under a tail-driven sign at this gain."""
-    squared = (1 - FLIPPED) * (gain - 1) ** 2 + FLIPPED * (gain + 1) ** 2
-    return float(np.sqrt(squared * layer.centred_share[RANK] * layer.variation / max(layer.energy, 1e-300)))
+    """|perturbed - clean| / |clean| at this gain, of what `paired_attributes` inserts.
+
+    The gain's excess grows with the spectrum (adaptive), and the sign flips at `FLIPPED` of the positions.
+    """
+    share = max(layer.centred_share[RANK], 1e-12)
+    excess = (gain - 1) / np.sqrt(share)
+    squared = (1 - FLIPPED) * excess**2 + FLIPPED * (excess + 2) ** 2
+    return float(np.sqrt(squared * share * layer.variation / max(layer.energy, 1e-300)))
 
 
 def gain_for(layer: LayerAnalysis) -> float | None:

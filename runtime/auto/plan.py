@@ -27,8 +27,8 @@ COMPENSATED_RULES = """\
 8. Of the gains that keep 17.5 dB between hardened and clean over the teacher's own PSNR (12 on the worst image;
    53.5 dB in all, 56 where the teacher itself stays below 25 dB on these images), six tenths of the budget and
    0.0006 of SSIM on images that the weights were not fitted on, the one that costs a stripper most is taken, less
-   1 dB for every percent of time that it is estimated to cost; all nodes together then have to keep the gates on
-   further images."""
+   1 dB for every percent of time that it is estimated to cost (time ranks them, it excludes none); all nodes
+   together then have to keep the gates on further images."""
 
 
 @dataclass(frozen=True)

@@ -138,4 +138,4 @@ def _given_attributes(
         return SvdPerturbAttributes.model_validate(fixed) if fixed else None
     except ValidationError as error:
         where, what = first_problem(error)
-        raise UserError(f"--{where}: {what}") from error
+        raise UserError(f"--{where}: {what}" if where else what) from error

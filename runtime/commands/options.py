@@ -122,6 +122,17 @@ def card_overrides(
 
 
 def split_names(given: list[str] | None) -> tuple[str, ...]:
-    """Names from a repeatable option whose values may hold several, separated by commas; each once."""
+    """Names from a repeatable option whose values may hold several, separated by commas; each once.
+
+    Raises:
+        UserError: the option was given and holds no name.
+    """
+    from kdguard.export.errors import UserError
+
     names = (name.strip() for value in given or () for name in value.split(","))
-    return tuple(dict.fromkeys(name for name in names if name))
+    found = tuple(dict.fromkeys(name for name in names if name))
+    if given and not found:
+        raise UserError(
+            f"an option for names got {', '.join(map(repr, given))}: no name in it; give one, or leave it out"
+        )
+    return found

@@ -33,8 +33,7 @@ class Found:
     """What a search found.
 
     Attributes:
-        kept: the best of each scan that keeps its distance from every gate, the one that costs a stripper most
-            first.
+        kept: the best of each scan that keeps its distance from every gate, the one of most worth first.
         closest: where none is kept, the trial that came closest to the gates; None where nothing was tried.
     """
 

@@ -66,6 +66,21 @@ def test_every_singular_value_equal(channels: int) -> None:
     np.testing.assert_allclose(values, [5.0] * 2 + [1.0] * (channels - 2), rtol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [256, 512, 1024])
+@pytest.mark.parametrize("kind", ["flat", "aligned", "nearly flat"])
+def test_wide_flat_maps_do_not_overflow(kind: str, channels: int) -> None:
+    """The largest eigenvalue of a flat Gram matrix is as many times its entries as there are channels."""
+    rng = np.random.default_rng(6)
+    rows = {
+        "flat": np.ones((channels, 1)) * rng.uniform(0.5, 1, 64),
+        "aligned": np.sign(np.cos(2.4 * np.arange(channels)))[:, None] * rng.uniform(0.5, 1, 64),
+        "nearly flat": 0.5 + 0.05 * rng.standard_normal((channels, 64)),
+    }[kind]
+    X = rows.reshape(1, channels, 8, 8).astype(np.float32)
+    attributes = SvdPerturbAttributes(rank=1, gain=5.0)
+    assert relative_error(run_op(attributes, X)[0], reference.svd_perturb(X, attributes).Y) < TOLERANCE
+
+
 @pytest.mark.parametrize("name", ALONE)
 @pytest.mark.parametrize("dtype", [np.dtype(np.float16), bfloat16], ids=str)
 def test_sixteen_bits_at_their_maximum(dtype: np.dtype, name: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from kdguard.graph_passes.op import reference
 from kdguard.graph_passes.op.attributes import Modulation
 from kdguard.runtime.analysis import Analysis, LayerAnalysis
 from kdguard.runtime.auto.paired import (
@@ -108,6 +110,20 @@ def test_rule_4_what_the_nodes_carry() -> None:
     assert first.pattern != second.pattern
     assert first == paired_attributes(layer("x", 0.5), 12.5, seed=3)
     assert first.pattern != paired_attributes(layer("x", 0.5), 12.5, seed=4).pattern
+
+
+def test_rule_5_predicts_what_the_op_does() -> None:
+    """Against the reference, on a map whose channels are drawn apart; the sign's share is that of symmetric tails."""
+    rng = np.random.default_rng(0)
+    F = np.diag([3.0, 1.5, *[0.7] * 14]) @ rng.standard_normal((16, 64 * 64)) + 0.5
+    X = F.reshape(1, 16, 64, 64)
+    centred = F - F.mean(axis=1, keepdims=True)
+    spectrum = np.linalg.svd(centred, compute_uv=False) ** 2
+    shares = {k: float(spectrum[:k].sum() / spectrum.sum()) for k in (1, 2, 4, 8)}
+    entry = layer("x", 0.5, variation=float(np.mean(centred**2)), energy=float(np.mean(F**2)), centred_share=shares)
+    for gain in (10.0, 25.0):
+        change = reference.svd_perturb(X, paired_attributes(entry, gain, seed=1)).change
+        assert np.linalg.norm(change) / np.linalg.norm(X) == pytest.approx(expected_distortion(entry, gain), rel=0.05)
 
 
 def test_rule_5_gains() -> None:

@@ -219,3 +219,8 @@ def test_bad_slowdowns(kdguard: CommandLine, teacher: Path, six_pairs: Path, tmp
     assert kdguard("harden", teacher, "-o", tmp_path / "h.onnx", *arguments) == 2
     assert "--max-slowdown" in kdguard.err
     assert "Traceback" not in kdguard.err
+
+
+def test_a_list_of_no_names_is_refused(kdguard: CommandLine, teacher: Path, tmp_path: Path) -> None:
+    assert kdguard("harden", teacher, "-o", tmp_path / "h.onnx", "--layers", ",") == 2
+    assert "no name in ','" in kdguard.err
