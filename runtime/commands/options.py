@@ -132,7 +132,5 @@ def split_names(given: list[str] | None) -> tuple[str, ...]:
     names = (name.strip() for value in given or () for name in value.split(","))
     found = tuple(dict.fromkeys(name for name in names if name))
     if given and not found:
-        raise UserError(
-            f"an option for names got {', '.join(map(repr, given))}: no name in it; give one, or leave it out"
-        )
+        raise UserError(f"no name in {', '.join(map(repr, given))}; give a name, or leave the option out")
     return found
