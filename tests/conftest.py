@@ -113,15 +113,25 @@ def write_images() -> Callable[..., None]:
 
 
 @pytest.fixture
-def pairs_folder(tmp_path: Path, write_images: Callable[..., None]) -> Path:
-    """Four pairs; the degraded image is the clean one with noise."""
-    folder, rng = tmp_path / "pairs", np.random.default_rng(0)
-    for index in range(4):
-        clean = photograph(offset=40 * index)
-        noisy = np.clip(clean + rng.normal(0, 12, clean.shape), 0, 255).astype(np.uint8)
-        write_images(folder / "clean", **{f"p{index}": clean})
-        write_images(folder / "degraded", **{f"p{index}": noisy})
-    return folder
+def write_noisy_pairs(write_images: Callable[..., None]) -> Callable[[Path, int], Path]:
+    """Write a folder of so many pairs; the degraded image is the clean one with noise."""
+
+    def write(folder: Path, count: int) -> Path:
+        rng = np.random.default_rng(0)
+        for index in range(count):
+            clean = photograph(offset=40 * index)
+            noisy = np.clip(clean + rng.normal(0, 12, clean.shape), 0, 255).astype(np.uint8)
+            write_images(folder / "clean", **{f"p{index}": clean})
+            write_images(folder / "degraded", **{f"p{index}": noisy})
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def pairs_folder(tmp_path: Path, write_noisy_pairs: Callable[[Path, int], Path]) -> Path:
+    """Four pairs."""
+    return write_noisy_pairs(tmp_path / "pairs", 4)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,6 @@ from kdguard.runtime.auto.in_path import plan_in_path
 from kdguard.runtime.auto.options import HardenOptions
 from kdguard.runtime.auto.plan import Plan
 from kdguard.runtime.auto.split import Split, split
-from kdguard.runtime.remembered import RememberedSession
 from kdguard.runtime.session import RestorationSession
 
 UNCALIBRATED_GAIN = 10.0
@@ -83,7 +82,7 @@ def make_plan(
     if sensitivity and modulated and options.fixed_gain is None:
         raise UserError("gains of modulated in-path nodes are not calibrated; give --gain, or drop --modulation")
     analysis = analyse(model, card, pairs, cache=options.cache, sensitivity=sensitivity)
-    images = split(pairs, card, analysis, RememberedSession(RestorationSession(model, card)))
+    images = split(pairs, card, analysis, RestorationSession(model, card))
     notes = () if images.disjoint else (FEW_IMAGES,)
     plan = _plan(model, card, analysis, images, named, options)
     plan = replace(plan, notes=(*plan.notes, *notes, *_unused(options)))
@@ -161,8 +160,8 @@ def _pair_named(analysis: Analysis, named: Sequence[str], options: HardenOptions
             why = analysis.skipped.get(name, "it is dead: there is nothing to perturb")
             raise UserError(f"layer {name!r} cannot be given a gain by calibration ({why}); leave it out")
         if options.attributes:
-            attributes = options.attributes.model_copy(update={"gain": options.fixed_gain or gain})
+            attributes = options.attributes.model_copy(update={"gain": gain})
         else:
-            attributes = paired.paired_attributes(layer, options.fixed_gain or gain, options.seed)
+            attributes = paired.paired_attributes(layer, gain, options.seed)
         sites.append(Site(name, attributes))
     return Plan(sites, reasons=dict.fromkeys(named, "asked for; gain from calibration"))

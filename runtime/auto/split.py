@@ -13,7 +13,7 @@ from kdguard.export.tasks import get_task
 from kdguard.runtime.analysis import Analysis
 from kdguard.runtime.analysis.crops import centre_crop, centre_crops, spread
 from kdguard.runtime.metrics import psnr
-from kdguard.runtime.remembered import RememberedSession
+from kdguard.runtime.session import RestorationSession
 
 FIT_IMAGES, TRIAL_IMAGES, CHECK_IMAGES = 10, 2, 4
 TRIAL_COST, FIT_COST, CHECK_COST = 1.2e10, 2.4e10, 1.2e11
@@ -46,7 +46,7 @@ def _side(analysis: Analysis, limit: float, most: int) -> int:
     return int(min(most, max(MIN_SIDE, (limit / max(analysis.cost, 1.0) * pixels) ** 0.5)))
 
 
-def split(pairs: Sequence[ImagePair], card: ModelCard, analysis: Analysis, teacher: RememberedSession) -> Split:
+def split(pairs: Sequence[ImagePair], card: ModelCard, analysis: Analysis, teacher: RestorationSession) -> Split:
     """Every fourth image is for the gates, half of the rest for fitting; deterministic.
 
     Images for fitting and scanning are small crops, unless the teacher does worse on them than on the
@@ -59,10 +59,8 @@ def split(pairs: Sequence[ImagePair], card: ModelCard, analysis: Analysis, teach
     trial_side, fit_side = (_side(analysis, cost, MAX_SIDE) for cost in (TRIAL_COST, FIT_COST))
     check_side = _side(analysis, CHECK_COST, MAX_CHECK_SIDE)
     on_trial = spread(trial, TRIAL_IMAGES)
-    if (
-        np.mean([crop_loss_db(teacher, centre_crop(pair, card, check_side), trial_side) for pair in on_trial])
-        > CROP_LOSS_DB
-    ):
+    losses = [crop_loss_db(teacher, centre_crop(pair, card, check_side), trial_side) for pair in on_trial]
+    if np.mean(losses) > CROP_LOSS_DB:
         trial_side = fit_side = check_side
     return Split(
         centre_crops(fit, card, FIT_IMAGES, fit_side),
@@ -72,7 +70,7 @@ def split(pairs: Sequence[ImagePair], card: ModelCard, analysis: Analysis, teach
     )
 
 
-def crop_loss_db(teacher: RememberedSession, pair: ImagePair, side: int) -> float:
+def crop_loss_db(teacher: RestorationSession, pair: ImagePair, side: int) -> float:
     """PSNR that the teacher loses on the middle of an image where it sees nothing else, in dB."""
     card = teacher.card
     crop = centre_crop(pair, card, side)

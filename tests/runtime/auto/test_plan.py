@@ -19,7 +19,6 @@ from kdguard.runtime.auto.split import split
 from kdguard.runtime.compensation.bench import Outcome
 from kdguard.runtime.compensation.candidate import Compensation, gather
 from kdguard.runtime.fidelity import measure_fidelity
-from kdguard.runtime.remembered import RememberedSession
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net
 from tests.runtime.image_pairs import noisy_pairs
@@ -99,7 +98,7 @@ def candidate_card() -> ModelCard:
 def test_plans_keep_the_gates_on_images_they_have_not_seen(card: ModelCard, placement: PlacementChoice) -> None:
     model, pairs = make_conv_net(), noisy_pairs(6)
     analysis = analyse(model, card, pairs, sensitivity=False)
-    images = split(pairs, card, analysis, RememberedSession(RestorationSession(model, card)))
+    images = split(pairs, card, analysis, RestorationSession(model, card))
     plan = plan_auto(model, card, analysis, images, HardenOptions(placement=placement))
     hardened = plan.apply(model)
     found = {entry.layer: entry.placement for entry in hardened_layers(hardened)}
@@ -117,14 +116,14 @@ def test_no_eligible_layer(card: ModelCard) -> None:
     model, pairs = make_conv_net(4), noisy_pairs(4)
     analysis = analyse(model, card, pairs, sensitivity=False)
     with pytest.raises(UserError, match=r"no eligible layer: .* fewer than 8 channels"):
-        images = split(pairs, card, analysis, RememberedSession(RestorationSession(model, card)))
+        images = split(pairs, card, analysis, RestorationSession(model, card))
         plan_auto(model, card, analysis, images, HardenOptions(placement="paired"))
 
 
 def test_a_compensated_layer_that_cannot_be_is_named(card: ModelCard) -> None:
     model, pairs = make_conv_net(), noisy_pairs(4)
     analysis = analyse(model, card, pairs, sensitivity=False)
-    images = split(pairs, card, analysis, RememberedSession(RestorationSession(model, card)))
+    images = split(pairs, card, analysis, RestorationSession(model, card))
 
     def plan(layers: list[str] | None, changes: dict[str, object]) -> Plan:
         layers_analysed = [layer.model_copy(update=changes) for layer in analysis.layers]

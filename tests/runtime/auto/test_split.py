@@ -20,7 +20,6 @@ from kdguard.runtime.auto.split import (
     crop_loss_db,
     split,
 )
-from kdguard.runtime.remembered import RememberedSession
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_model
 from tests.runtime.image_pairs import noisy_pairs
@@ -32,7 +31,7 @@ def analysed(side: int = 48, cost: float = 1e6) -> Analysis:
     )
 
 
-def teacher(card: ModelCard, kind: str = "Resize") -> RememberedSession:
+def teacher(card: ModelCard, kind: str = "Resize") -> RestorationSession:
     """Enlarges by the card's scale, or normalises over the whole image."""
     inputs = ["image", "", "sizes"] if kind == "Resize" else ["image", "slope", "offset"]
     weights = {"sizes": np.array([1, 1, card.scale, card.scale], np.float32), "slope": np.full(3, 0.1, np.float32)}
@@ -40,7 +39,7 @@ def teacher(card: ModelCard, kind: str = "Resize") -> RememberedSession:
     model = make_model(
         [helper.make_node(kind, inputs, ["restored"])], {name: weights[name] for name in inputs if name in weights}
     )
-    return RememberedSession(RestorationSession(model, card))
+    return RestorationSession(model, card)
 
 
 def pairs(count: int, side: int = 48) -> list[ImagePair]:

@@ -15,7 +15,7 @@ from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.layers import find_layers
 from tests.awkward_graphs import attention
-from tests.conftest import make_conv_net, photograph
+from tests.conftest import make_conv_net
 from tests.foreign_models import with_input_shape
 from tests.runtime.commands.command_line import CommandLine
 from tests.runtime.commands.test_bad_data import brightest_is_one, multiple_of, write_pairs
@@ -25,14 +25,8 @@ COMMON = ["--task", "denoising", "--value-range", 0, 1]
 
 
 @pytest.fixture
-def six_pairs(tmp_path: Path, write_images: Callable[..., None]) -> Path:
-    folder, rng = tmp_path / "six", np.random.default_rng(0)
-    for index in range(6):
-        clean = photograph(offset=40 * index)
-        noisy = np.clip(clean + rng.normal(0, 12, clean.shape), 0, 255).astype(np.uint8)
-        write_images(folder / "clean", **{f"p{index}": clean})
-        write_images(folder / "degraded", **{f"p{index}": noisy})
-    return folder
+def six_pairs(tmp_path: Path, write_noisy_pairs: Callable[[Path, int], Path]) -> Path:
+    return write_noisy_pairs(tmp_path / "six", 6)
 
 
 @pytest.fixture
