@@ -154,14 +154,14 @@ def _least_sensitive(analysis: Analysis) -> list[str]:
 def _pair_named(analysis: Analysis, named: Sequence[str], options: HardenOptions) -> Plan:
     by_name, sites = analysis.by_name(), []
     for name in named:
-        layer = by_name.get(name)
-        gain = paired.gain_for(layer) if layer else None
-        if layer is None or layer.dead or gain is None:
+        if (layer := by_name.get(name)) is None or layer.dead:
             why = analysis.skipped.get(name, "it is dead: there is nothing to perturb")
             raise UserError(f"layer {name!r} cannot be given a gain by calibration ({why}); leave it out")
-        if options.attributes:
-            attributes = options.attributes.model_copy(update={"gain": gain})
-        else:
-            attributes = paired.paired_attributes(layer, gain, options.seed)
-        sites.append(Site(name, attributes))
+        given = options.attributes or paired.paired_attributes(layer, paired.MIN_GAIN, options.seed)
+        if (gain := paired.gain_for(layer, given)) is None:
+            raise UserError(
+                f"layer {name!r} cannot be given a gain by calibration (not even gain {paired.MAX_GAIN:g} is expected "
+                f"to move it by {paired.MIN_DISTORTION:g} of its own norm); leave it out, or give --gain"
+            )
+        sites.append(Site(name, given.model_copy(update={"gain": gain})))
     return Plan(sites, reasons=dict.fromkeys(named, "asked for; gain from calibration"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,16 @@ MIN_DISTORTION = 1.0
 ACTIVATIONS = ("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid")
 FLIPPED = 3 / 8
 """Share of positions whose sign a symmetric tail flips; see docs/op.md."""
+CHOSEN = SvdPerturbAttributes(
+    rank=RANK,
+    gain=MIN_GAIN,
+    centred=True,
+    adaptive=1.0,
+    modulation=Modulation.TAIL_SIGN,
+    pattern=(1.0,),
+    stride=ROW_STRIDE,
+)
+"""Rules 4 and 6; gain and key are each layer's own."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +63,57 @@ def pair_cost(layer: LayerAnalysis) -> float:
     return (1.5 if fused else 1.0) * op_cost(layer.values, layer.shape[1], RANK, paired=True)
 
 
-def expected_distortion(layer: LayerAnalysis, gain: float) -> float:
-    """|perturbed - clean| / |clean| at this gain, of what `paired_attributes` inserts.
+def expected_distortion(layer: LayerAnalysis, attributes: SvdPerturbAttributes) -> float:
+    """|perturbed - clean| / |clean| that a node with these attributes is expected to reach, from the layer's spectrum.
 
-    The gain's excess grows with the spectrum (adaptive), and the sign flips at `FLIPPED` of the positions.
+    Taken for granted: a tail-driven sign flips at `FLIPPED` of the positions, the stride changes nothing, and a
+    coherence cap binds at all positions or at none.
     """
-    share = max(layer.centred_share[RANK], 1e-12)
-    excess = (gain - 1) / np.sqrt(share)
-    squared = (1 - FLIPPED) * excess**2 + FLIPPED * (excess + 2) ** 2
-    return float(np.sqrt(squared * share * layer.variation / max(layer.energy, 1e-300)))
+    share = _top_share(layer, attributes)
+    factor = 1 + (attributes.gain - 1) * share ** (-attributes.adaptive / 2)
+    if attributes.modulation == Modulation.PATTERN:
+        squared = float(np.mean((factor ** np.array(attributes.pattern) - 1) ** 2))
+    elif attributes.modulation == Modulation.TAIL_SIGN:
+        squared = (1 - FLIPPED) * (factor - 1) ** 2 + FLIPPED * (factor + 1) ** 2
+    else:
+        squared = (factor - 1) ** 2
+    return min((squared * share) ** 0.5 * _relative_norm(layer, attributes), _cap(layer, attributes))
 
 
-def gain_for(layer: LayerAnalysis) -> float | None:
-    """The smallest gain from `MIN_GAIN` up that reaches the target, or None where `MAX_GAIN` moves too little."""
+def _top_share(layer: LayerAnalysis, attributes: SvdPerturbAttributes) -> float:
+    """Energy in the top `rank` components; between the ranks of the analysis on a straight line, which is below it."""
+    measured = layer.centred_share if attributes.centred else layer.energy_share
+    known = {rank: share for rank, share in sorted(measured.items()) if rank < layer.shape[1]} | {layer.shape[1]: 1.0}
+    return max(float(np.interp(attributes.rank, list(known), list(known.values()))), 1e-12)
+
+
+def _relative_norm(layer: LayerAnalysis, attributes: SvdPerturbAttributes) -> float:
+    """Of what the op decomposes, against the whole map's."""
+    return (layer.variation / max(layer.energy, 1e-300)) ** 0.5 if attributes.centred else 1.0
+
+
+def _cap(layer: LayerAnalysis, attributes: SvdPerturbAttributes) -> float:
+    """The largest relative distortion that `coherence` allows."""
+    return attributes.coherence * _relative_norm(layer, attributes) if attributes.coherence else math.inf
+
+
+def gain_for(layer: LayerAnalysis, attributes: SvdPerturbAttributes = CHOSEN) -> float | None:
+    """The smallest gain from `MIN_GAIN` up that reaches the target, or None where `MAX_GAIN` moves too little.
+
+    What a coherence cap does not allow is not aimed at: more gain would only make the cap bind everywhere.
+
+    Args:
+        attributes: of the node that is inserted; their own gain does not matter.
+    """
+    cap = _cap(layer, attributes)
+
+    def moves(gain: float, wanted: float) -> bool:
+        return expected_distortion(layer, attributes.model_copy(update={"gain": gain})) >= min(wanted, cap)
+
     for gain in np.geomspace(MIN_GAIN, MAX_GAIN, 11):
-        if expected_distortion(layer, float(gain)) >= TARGET_DISTORTION:
+        if moves(float(gain), TARGET_DISTORTION):
             return round(float(gain), 2)
-    return MAX_GAIN if expected_distortion(layer, MAX_GAIN) >= MIN_DISTORTION else None
+    return MAX_GAIN if moves(MAX_GAIN, MIN_DISTORTION) else None
 
 
 def eligible(layer: LayerAnalysis) -> bool:
@@ -110,16 +155,9 @@ def choose_paired(
 
 
 def paired_attributes(layer: LayerAnalysis, gain: float, seed: int) -> SvdPerturbAttributes:
-    """Rules 4 and 6, with a key of the layer's own."""
-    return SvdPerturbAttributes(
-        rank=RANK,
-        gain=gain,
-        centred=True,
-        adaptive=1.0,
-        modulation=Modulation.TAIL_SIGN,
-        pattern=draw_key(Modulation.TAIL_SIGN, seed, layer.name, TAIL_GROUPS * RANK * layer.shape[1]),
-        stride=ROW_STRIDE,
-    )
+    """Rules 4 and 6, with a gain and a key of the layer's own."""
+    key = draw_key(CHOSEN.modulation, seed, layer.name, TAIL_GROUPS * RANK * layer.shape[1])
+    return SvdPerturbAttributes.model_validate(CHOSEN.model_dump() | {"gain": gain, "pattern": key})
 
 
 def covered(analysis: Analysis, layers: Sequence[str]) -> tuple[int, int]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdguard.graph_passes.op import reference
+from kdguard.graph_passes.op import SvdPerturbAttributes, reference
 from kdguard.graph_passes.op.attributes import Modulation
+from kdguard.graph_passes.op.keys import draw_key
 from kdguard.runtime.analysis import Analysis, LayerAnalysis
 from kdguard.runtime.auto.paired import (
+    CHOSEN,
     MAX_GAIN,
     MIN_GAIN,
     TARGET_DISTORTION,
@@ -112,18 +114,52 @@ def test_rule_4_what_the_nodes_carry() -> None:
     assert first.pattern != paired_attributes(layer("x", 0.5), 12.5, seed=4).pattern
 
 
-def test_rule_5_predicts_what_the_op_does() -> None:
-    """Against the reference, on a map whose channels are drawn apart; the sign's share is that of symmetric tails."""
+def drawn_map() -> tuple[np.ndarray, LayerAnalysis]:
+    """A map [1, 16, 64, 64] whose channels are drawn apart, and its analysis."""
     rng = np.random.default_rng(0)
     F = np.diag([3.0, 1.5, *[0.7] * 14]) @ rng.standard_normal((16, 64 * 64)) + 0.5
-    X = F.reshape(1, 16, 64, 64)
     centred = F - F.mean(axis=1, keepdims=True)
-    spectrum = np.linalg.svd(centred, compute_uv=False) ** 2
-    shares = {k: float(spectrum[:k].sum() / spectrum.sum()) for k in (1, 2, 4, 8)}
-    entry = layer("x", 0.5, variation=float(np.mean(centred**2)), energy=float(np.mean(F**2)), centred_share=shares)
+
+    def shares(values: np.ndarray) -> dict[int, float]:
+        spectrum = np.linalg.svd(values, compute_uv=False) ** 2
+        return {k: float(spectrum[:k].sum() / spectrum.sum()) for k in (1, 2, 4, 8)}
+
+    measured = {"variation": float(np.mean(centred**2)), "energy": float(np.mean(F**2))}
+    entry = layer("x", 0.5, **measured, centred_share=shares(centred), energy_share=shares(F))
+    return F.reshape(1, 16, 64, 64), entry
+
+
+ALTERNATING = draw_key(Modulation.PATTERN, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "tolerance"),
+    [
+        (CHOSEN.model_copy(update={"pattern": draw_key(Modulation.TAIL_SIGN, seed=1)}), 0.05),
+        (SvdPerturbAttributes(), 1e-3),
+        (SvdPerturbAttributes(rank=1), 1e-3),
+        (SvdPerturbAttributes(rank=2, centred=True), 1e-3),
+        (SvdPerturbAttributes(rank=2, adaptive=0.5), 1e-3),
+        (SvdPerturbAttributes(rank=3, centred=True), 0.02),
+        (SvdPerturbAttributes(rank=11, centred=True, adaptive=1.0), 0.02),
+        (SvdPerturbAttributes(rank=16), 1e-3),
+        (SvdPerturbAttributes(rank=4, modulation=Modulation.PATTERN, pattern=ALTERNATING), 0.02),
+        (SvdPerturbAttributes(rank=2, coherence=0.5), 0.02),
+        (SvdPerturbAttributes(rank=2, coherence=1.5, centred=True), 0.02),
+        (SvdPerturbAttributes(rank=4, coherence=1000.0), 1e-3),
+    ],
+)
+def test_rule_5_predicts_what_the_op_does(attributes: SvdPerturbAttributes, tolerance: float) -> None:
+    """Against the reference; roughly where a key decides, or the spectrum is known on both sides of the rank only."""
+    X, entry = drawn_map()
     for gain in (10.0, 25.0):
-        change = reference.svd_perturb(X, paired_attributes(entry, gain, seed=1)).change
-        assert np.linalg.norm(change) / np.linalg.norm(X) == pytest.approx(expected_distortion(entry, gain), rel=0.05)
+        inserted = attributes.model_copy(update={"gain": gain})
+        moved = np.linalg.norm(reference.svd_perturb(X, inserted).change) / np.linalg.norm(X)
+        assert moved == pytest.approx(expected_distortion(entry, inserted), rel=tolerance)
+
+
+def expected(entry: LayerAnalysis, gain: float) -> float:
+    return expected_distortion(entry, paired_attributes(entry, gain, seed=0))
 
 
 def test_rule_5_gains() -> None:
@@ -132,7 +168,18 @@ def test_rule_5_gains() -> None:
     gain = gain_for(quiet)
     assert gain is not None
     assert MIN_GAIN < gain < MAX_GAIN
-    assert expected_distortion(quiet, gain) >= TARGET_DISTORTION * 0.999
-    assert expected_distortion(quiet, gain / 1.26) < TARGET_DISTORTION
+    assert expected(quiet, gain) >= TARGET_DISTORTION * 0.999
+    assert expected(quiet, gain / 1.26) < TARGET_DISTORTION
     assert gain_for(layer("quieter", 0.5, variation=0.0004)) == MAX_GAIN
     assert gain_for(layer("silent", 0.5, variation=0.0001)) is None
+
+
+def test_a_cap_lowers_the_aim_and_never_the_gain_below_the_least() -> None:
+    quiet = layer("quiet", 0.5, variation=0.01)
+    free = gain_for(quiet)
+    assert free is not None
+    assert gain_for(quiet, CHOSEN.model_copy(update={"coherence": 1000.0})) == free
+    half = gain_for(quiet, CHOSEN.model_copy(update={"coherence": 15.0}))  # 1.5 of the whole map's norm
+    assert half is not None
+    assert MIN_GAIN < half < free
+    assert gain_for(quiet, CHOSEN.model_copy(update={"coherence": 0.5})) == MIN_GAIN
