@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdguard.graph_passes.costs import op_cost
+from kdguard.graph_passes import costs
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.attributes import TAIL_GROUPS, Modulation
 from kdguard.graph_passes.op.keys import draw_key
@@ -33,7 +33,6 @@ RANK, ROW_STRIDE = 1, 5
 MIN_GAIN, MAX_GAIN = 10.0, 100.0
 TARGET_DISTORTION = 2.0
 MIN_DISTORTION = 1.0
-ACTIVATIONS = ("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid")
 FLIPPED = 3 / 8
 """Share of positions whose sign a symmetric tail flips; see docs/op.md."""
 CHOSEN = SvdPerturbAttributes(
@@ -59,8 +58,7 @@ class PairedLayer:
 
 def pair_cost(layer: LayerAnalysis) -> float:
     """Of one paired node, in multiply-adds of convolution."""
-    fused = layer.op_type == "Conv" and len(layer.readers) == 1 and layer.readers[0] in ACTIVATIONS
-    return (1.5 if fused else 1.0) * op_cost(layer.values, layer.shape[1], RANK, paired=True)
+    return costs.pair_cost(layer.values, layer.shape[1], RANK, layer.op_type, layer.readers)
 
 
 def expected_distortion(layer: LayerAnalysis, attributes: SvdPerturbAttributes) -> float:

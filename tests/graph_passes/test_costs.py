@@ -7,7 +7,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from kdguard.graph_passes.costs import PER_NODE, PER_VALUE, count_costs
+from kdguard.graph_passes.costs import (
+    PER_NODE,
+    PER_VALUE,
+    UNFUSED,
+    count_costs,
+    estimated_ratio,
+    op_cost,
+    pair_cost,
+)
+from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
+from kdguard.graph_passes.op import SvdPerturbAttributes
 from tests.awkward_graphs import contrib_operator
 from tests.conftest import conv_weights, make_conv_net, make_model
 from tests.graph_passes.rich_model import make_rich_model
@@ -81,3 +91,33 @@ def test_bodies_and_functions_do_not_break_it() -> None:
     depths = [costs.depth[name] for name in order]
     assert depths == sorted(depths)
     assert 0 < depths[0] < depths[-1] == 1
+
+
+def test_a_pair_between_convolution_and_activation_costs_more() -> None:
+    plain = op_cost(1000, 8, 2, paired=True)
+    assert pair_cost(1000, 8, 2, "Conv", ["Relu"]) == UNFUSED * plain > plain
+    for op_type, readers in (("Relu", ["Relu"]), ("Conv", ["Relu", "Add"]), ("Conv", ["Add"]), ("Conv", [])):
+        assert pair_cost(1000, 8, 2, op_type, readers) == plain
+
+
+def test_estimated_ratio_adds_up_the_nodes_that_are_there() -> None:
+    """`a` lies between a convolution and its activation; `d` carries an in-path node."""
+    model = make_conv_net()
+    sites = [
+        Site("a", SvdPerturbAttributes(rank=2, gain=10.0), "paired"),
+        Site("b", SvdPerturbAttributes(rank=1, gain=10.0), "paired"),
+        Site("d", SvdPerturbAttributes(rank=8, gain=2.0), "in-path"),
+    ]
+    hardened = InsertSvdPerturb(sites=sites)(model).model
+    values = 8 * POSITIONS
+    added = UNFUSED * op_cost(values, 8, 2, paired=True) + op_cost(values, 8, 1, paired=True)
+    added += op_cost(values, 8, 8, paired=False)
+    assert estimated_ratio(model, hardened, SIZE) == pytest.approx(1 + added / count_costs(model, SIZE).total)
+    assert estimated_ratio(model, model, SIZE) == 1
+
+
+def test_no_ratio_is_estimated_where_a_size_is_not_known() -> None:
+    model = make_conv_net()
+    hardened = InsertSvdPerturb(["b"], SvdPerturbAttributes(gain=10.0), placement="paired")(model).model
+    with pytest.raises(ValueError, match="size of layer 'b' is not known"):
+        estimated_ratio(model, hardened, {})

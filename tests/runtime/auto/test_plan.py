@@ -8,6 +8,7 @@ import pytest
 
 from kdguard.export.errors import GateFailedError, UserError
 from kdguard.export.model_card import ModelCard
+from kdguard.graph_passes.costs import estimated_ratio
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.analysis import analyse
@@ -88,6 +89,16 @@ def test_a_layer_is_not_paired_and_compensated_at_once(candidate: Compensation) 
     assert "compensated" in plan.reasons["d"]
     assert plan.rules.splitlines()[0].startswith("1.")
     assert "7. Compensated" in plan.rules
+
+
+def test_the_estimated_time_of_a_plan_is_that_of_the_model_it_makes(card: ModelCard) -> None:
+    model, pairs = make_conv_net(), noisy_pairs(4)
+    analysis = analyse(model, card, pairs, sensitivity=False)
+    plan = choose_pairs(model, card, analysis, pairs, HardenOptions(), 0.0)
+    ratio = estimated_ratio(model, plan.apply(model), {card.input_name: analysis.whole_shape})
+    (note,) = plan.notes
+    assert ratio > 1.05
+    assert f"estimated time {ratio:.2f} of the clean model's" in note
 
 
 def candidate_card() -> ModelCard:
