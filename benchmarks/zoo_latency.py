@@ -3,7 +3,8 @@
     python benchmarks/zoo_latency.py [TASK...] > benchmarks/results/zoo_latency.json
 
 Each teacher runs on its first published test image, whole. Also with the compensated node or the
-paired nodes alone taken out, to say what each costs.
+paired nodes alone taken out, to say what each costs; and beside it what the cost model, by which `kdguard harden`
+chooses layers, expects.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 import onnx
@@ -20,6 +23,7 @@ from output import write_results
 
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.onnx_files import load_onnx
+from kdguard.graph_passes.costs import count_costs, estimated_ratio
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.open_model import resolve_card
@@ -37,6 +41,24 @@ def only(teacher: onnx.ModelProto, hardened: onnx.ModelProto, placement: str) ->
         if entry.placement == placement
     ]
     return InsertSvdPerturb(sites=sites)(teacher).model if sites else None
+
+
+def estimate(teacher: onnx.ModelProto, hardened: onnx.ModelProto, shape: Sequence[int]) -> dict[str, object]:
+    """What the cost model expects at this input shape; nothing is timed.
+
+    Returns:
+        The ratio; the clean model's cost, in multiply-adds of convolution; how many paired layers there are, and how
+        many values they hold.
+    """
+    shapes = {teacher.graph.input[0].name: shape}
+    costs = count_costs(teacher, shapes)
+    paired = [entry.layer for entry in hardened_layers(hardened) if entry.placement == "paired"]
+    return {
+        "estimated_ratio": round(estimated_ratio(teacher, hardened, shapes), 4),
+        "estimated_clean_cost": round(costs.total),
+        "paired_layers": len(paired),
+        "paired_values": sum(prod(costs.shapes[layer]) for layer in paired),
+    }
 
 
 def measure(task: str) -> dict[str, object]:
@@ -67,7 +89,7 @@ def measure(task: str) -> dict[str, object]:
         "ratio": round(ratios["hardened"], 4),
         "ratio_paired_only": round(ratios["paired"], 4) if "paired" in ratios else None,
         "ratio_compensated_only": round(ratios["in-path"], 4) if "in-path" in ratios else None,
-        "paired_layers": sum(entry.placement == "paired" for entry in hardened_layers(hardened)),
+        **estimate(teacher, hardened, tensor.shape),
     }
 
 

@@ -130,6 +130,36 @@ def test_ranges_over_layers(tmp_path: Path) -> None:
     assert TABLES["part"]("undo", folder).endswith("| x | 2 | default | 2.00 | 0.50 | 0.40 to 0.60 |")
 
 
+def latency_row(task: str, ratio: float, **estimates: float) -> dict[str, Any]:
+    """As benchmarks/zoo_latency.py writes it."""
+    return {
+        "task": task,
+        "input": [1, 3, 8, 8],
+        "clean_ms": 200.0,
+        "ratio": ratio,
+        "ratio_paired_only": 1.02,
+        "ratio_compensated_only": None,
+        "paired_layers": 2,
+        **estimates,
+    }
+
+
+def test_measured_and_estimated_times(tmp_path: Path) -> None:
+    """Two paired nodes of half a million values each add 2 % of 200 ms."""
+    estimates = {"estimated_ratio": 1.1234, "estimated_clean_cost": 4e10, "paired_values": 1_000_000}
+    rows = latency_row("denoising", 1.051, **estimates), latency_row("underwater", 1.1)
+    folder = recorded(tmp_path, "zoo_latency", *rows)
+    lines = TABLES["part"]("latency", folder).splitlines()
+    assert lines[2] == "| denoising | 1x3x8x8 | 200 ms | 1.051 | 1.123 | 1.020 (2) | - |"
+    assert lines[3] == "| underwater | 1x3x8x8 | 200 ms | 1.100 | - | 1.020 (2) | - |"
+    _, _, *nodes = TABLES["part"]("latency of nodes", folder).splitlines()
+    assert nodes == ["| denoising | 2.0 ms | 4.0 ns | 5.0 ms |"]
+    goals = TABLES["part"]("latency goals", folder)
+    assert goals == "Goals for hardened / clean: denoising 1.05, underwater 1.10. Missed: denoising with 1.051."
+    folder = recorded(tmp_path, "zoo_latency", latency_row("underwater", 1.1))
+    assert TABLES["part"]("latency goals", folder).endswith("Missed: none.")
+
+
 @pytest.mark.slow
 def test_the_guides_command_runs(tmp_path: Path, quickstart_teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL)
