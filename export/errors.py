@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -50,4 +51,45 @@ def root_cause(error: BaseException) -> BaseException:
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """Where and what of the first thing that pydantic found wrong."""
     problem = error.errors()[0]
-    return ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
+    return ".".join(map(str, problem["loc"])), in_plain_words(problem)
+
+
+_ALLOWED = {
+    "greater_than": "is too small; give more than {gt:g}",
+    "greater_than_equal": "is too small; give {ge:g} or more",
+    "less_than": "is too large; give less than {lt:g}",
+    "less_than_equal": "is too large; give {le:g} or less",
+    "finite_number": "is not a finite number",
+    "literal_error": "is not allowed; give {expected}",
+    "enum": "is not allowed; give {expected}",
+    "int": "is not a whole number",
+    "float": "is not a number",
+    "bool": "is neither true nor false",
+    "string": "is not text; put it in quotes",
+    "list": "is not a list; write it in brackets",
+    "tuple": "is not a list; write it in brackets",
+    "path": "is not a path",
+    "model": "is not a section; put its fields below it, indented",
+    "string_too_short": "is too short; give {min_length} or more characters",
+    "too_short": "is too short; give {min_length} or more values",
+    "too_long": "is too long; give {max_length} or fewer values",
+}
+"""What is wrong with a value and what is allowed, by pydantic's type of problem or the first part of its name."""
+
+
+def in_plain_words(problem: ErrorDetails) -> str:
+    """What pydantic found wrong, for people: the value, and what is allowed."""
+    kind, given = problem["type"], problem["input"]
+    if kind == "missing":
+        return "missing"
+    if kind == "value_error":
+        return problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    if given is None:
+        return "is empty; give a value, or leave it out"
+    wanted = _ALLOWED.get(kind) or _ALLOWED.get(kind.split("_")[0])
+    if wanted is None:
+        return f"{given!r}: {problem['msg']}"
+    shown = f"{given:g}" if isinstance(given, float) else str(given) or "''"
+    if shown.strip().lower() == "nan" and "; " in wanted:  # neither too small nor too large
+        wanted = f"is not a number; {wanted.partition('; ')[2]}"
+    return f"{shown[:80]} {wanted.format(**problem.get('ctx', {}))}"

@@ -15,6 +15,7 @@ import typer
 
 from kdguard.export.errors import UserError
 from kdguard.runtime.commands import attack, export, harden, inspect, run, verify
+from kdguard.runtime.usage import UsageError, describe_usage_error
 
 INTERRUPTED = 130
 """What shells report for Ctrl-C. Click would answer 1, which here means that a gate failed."""
@@ -37,7 +38,6 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 app = typer.Typer(
     name="kdguard",
     help="Harden image-restoration models against knowledge distillation, and measure by how much.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -71,7 +71,10 @@ def _root(
 def main() -> None:
     """Entry point of the `kdguard` script."""
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="kdguard", standalone_mode=False))
+    except UsageError as error:
+        print(f"kdguard: {describe_usage_error(error)}", file=sys.stderr)
+        sys.exit(UserError.exit_code)
     except UserError as error:
         print(f"kdguard: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

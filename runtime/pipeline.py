@@ -8,7 +8,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from kdguard.export.errors import UserError
+from kdguard.export.errors import UserError, in_plain_words
 from kdguard.export.model_card import ModelCard, SizeMultiple, ValueRange
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.op.attributes import Gain, Rank, SvdPerturbAttributes
@@ -18,9 +18,24 @@ from kdguard.runtime.fidelity import MAX_BUDGET_DB
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.trial import TrainingOptions
 
+NO_SUCH_FIELD = "no such field; docs/pipeline.md lists them"
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, given: object) -> object:
+        """`harden:` with nothing below it is null in YAML; it means that all its fields are left out."""
+        if not isinstance(given, dict):
+            return given
+        sections = {name for name, field in cls.model_fields.items() if _is_section(field.annotation)}
+        return {name: {} if value is None and name in sections else value for name, value in given.items()}
+
+
+def _is_section(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 class DataSection(_Strict):
@@ -97,6 +112,7 @@ class HardenSection(_Strict):
             op_types=self.op_types,
             placement=self.placement,
             attributes=SvdPerturbAttributes.model_validate(given) if given else None,
+            gain=self.gain,
             budget_db=self.budget_db,
             seed=seed,
             max_slowdown=self.max_slowdown,
@@ -135,14 +151,6 @@ class Pipeline(_Strict):
     seed: int = Field(0, ge=0)
 
 
-def _in_plain_words(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return "no such field; docs/pipeline.md lists them"
-    if kind == "missing":
-        return "missing"
-    return message.removeprefix("Value error, ")
-
-
 def load_pipeline(path: Path) -> Pipeline:
     """Read and check a pipeline file.
 
@@ -161,7 +169,8 @@ def load_pipeline(path: Path) -> Pipeline:
         pipeline = Pipeline.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, p['loc'])) or 'top level'}: {_in_plain_words(p['type'], p['msg'])}"
+            f"{'.'.join(map(str, p['loc'])) or 'top level'}: "
+            f"{NO_SUCH_FIELD if p['type'] == 'extra_forbidden' else in_plain_words(p)}"
             for p in error.errors()
         )
         raise UserError(f"{path}: {problems}") from error
