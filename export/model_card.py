@@ -6,7 +6,7 @@ copying, renaming and hardening.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -23,7 +23,7 @@ _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BF
 
 def _white_above_black(value: tuple[float, float]) -> tuple[float, float]:
     if not value[0] < value[1]:
-        raise ValueError("white must be above black")
+        raise ValueError(f"white must be above black, and {value[1]:g} is not above {value[0]:g}")
     return value
 
 
@@ -101,7 +101,7 @@ class CardOverrides:
             return ModelCard.model_validate(card.model_dump() | changes)
         except ValidationError as error:
             where, what = first_problem(error)
-            raise UserError(f"--{where.split('.')[0].replace('_', '-')}: {what}") from error
+            raise UserError(f"--{where.split('.', maxsplit=1)[0].replace('_', '-')}: {what}") from error
 
 
 def read_card(model: onnx.ModelProto) -> ModelCard | None:
@@ -136,6 +136,11 @@ def write_card(model: onnx.ModelProto, card: ModelCard) -> None:
 def _dimensions(value: onnx.ValueInfoProto) -> list[int]:
     """Dimensions of a tensor input or output; 0 where dynamic."""
     return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def describe_shape(shape: Sequence[int | str | None]) -> str:
+    """`[n, 3, ?, ?]`: a free axis by its symbol, or `?` where it has none."""
+    return f"[{', '.join(str(side or '?') for side in shape)}]"
 
 
 def check_extra_inputs(model: onnx.ModelProto, overrides: CardOverrides, where: str = "the model") -> None:
@@ -176,7 +181,7 @@ def infer_card(
     inputs = [value for value in model.graph.input if value.name not in known]
     images = [value for value in inputs if value.type.tensor_type.elem_type in _FLOATS and len(_dimensions(value)) == 4]
     if len(images) != 1:
-        found = ", ".join(f"{v.name} {_dimensions(v)}" for v in inputs) or "none"
+        found = ", ".join(f"{v.name} {describe_shape(_dimensions(v))}" for v in inputs) or "none"
         hint = "give the others constant values with --extra-input NAME=VALUE" if images else "it restores no images"
         raise UserError(
             f"{where} needs exactly one 4-D floating-point image input and has {len(images)} (inputs: {found}); {hint}"
@@ -195,8 +200,8 @@ def infer_card(
     channels = shape[3] if layout == "NHWC" else shape[1]
     if channels not in (0, 1, 3):
         raise UserError(
-            f"{where} takes images of {channels} channels ({image.name} {shape}, read as {layout}); kdguard feeds grey "
-            "and RGB images only (if the layout is wrong, say --layout)"
+            f"{where} takes images of {channels} channels ({image.name} {describe_shape(shape)}, read as {layout}); "
+            "kdguard feeds grey and RGB images only (if the layout is wrong, say --layout)"
         )
     height, width = shape[1:3] if layout == "NHWC" else shape[2:]
     card = ModelCard(

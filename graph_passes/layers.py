@@ -129,6 +129,7 @@ def find_layers(model: onnx.ModelProto, values: Mapping[str, onnx.ValueInfoProto
         shape = _shape(values[name])
         assert shape is not None
         source = producers.get(node.input[0], node) if hardened else node
+        shape = tuple(side or None for side in shape)  # some exporters write 0 for a free axis
         dtype = FLOAT_TYPES[values[name].type.tensor_type.elem_type]
         read_by = tuple(readers.get(name, ()))
         layers.append(Layer(name, source.op_type, source.name, dtype, shape, consumers[name], hardened, read_by))

@@ -26,6 +26,7 @@ from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.teacher_cache import TeacherAnswers, query_teacher
 from kdguard.runtime.terminal import progress_bar, say
 from kdguard.runtime.trial import Source, TrainingOptions, Trial, TrialResult, run_trial
+from kdguard.runtime.wording import counted
 
 MIN_TILE = 16
 """Smaller pieces are all border."""
@@ -97,7 +98,8 @@ def attack(
     train, test = _load_images(data, test_data, card, options.seed)
     check_scorable(test, get_task(card.task), card.scale)
     tiles = cut_tiles(train, options.tiles, options.tile, card, options.seed)
-    say(f"{len(tiles)} tiles of {tiles[0].degraded.shape[0]} px to train on, {len(test)} test images to score on")
+    side = tiles[0].degraded.shape[0]
+    say(f"{counted(len(tiles), 'tile')} of {side} px to train on, {counted(len(test), 'test image')} to score on")
 
     with tempfile.TemporaryDirectory() as scratch:
         tile_paths = _store_tiles(tiles, Path(scratch))

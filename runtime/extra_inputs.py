@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdguard.export.errors import UserError
+from kdguard.export.model_card import describe_shape
 
 Declared = Sequence[int | str | None]
 """A shape as onnxruntime tells it: sizes, symbols, or None."""
@@ -48,8 +49,8 @@ def fill_input(
         if channels is not None:
             return np.broadcast_to(constants.reshape([-1 if axis == channels else 1 for axis in range(4)]), shape)
     raise UserError(
-        f"input {name!r} of shape {list(declared)} cannot be filled with {constants.size} values; give one value, or "
-        f"{int(np.prod(shape))}"
+        f"input {name!r} of shape {describe_shape(declared)} cannot be filled with {constants.size} values; "
+        f"give one value, or {int(np.prod(shape))}"
     )
 
 

@@ -24,6 +24,7 @@ from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import Image, get_task
 from kdguard.runtime.metrics import check_scorable, psnr, ssim
 from kdguard.runtime.side_by_side import Session, side_by_side
+from kdguard.runtime.wording import closeness
 
 BETWEEN_MARGIN_DB = 16.0
 WORST_MARGIN_DB = 10.0
@@ -89,8 +90,8 @@ class FidelityReport(BaseModel):
             )
         if not self.worst_margin_db >= WORST_MARGIN_DB:
             lines.append(
-                f"on its worst image the hardened model is only {self.worst_margin_db:.1f} dB closer to the clean "
-                f"teacher than that is to the truth, {WORST_MARGIN_DB:g} dB are asked for"
+                f"on its worst image the hardened model is {closeness(self.worst_margin_db)}, at least "
+                f"{WORST_MARGIN_DB:g} dB closer is asked for"
             )
         return lines
 
@@ -111,7 +112,7 @@ def check_budget(budget_db: float) -> None:
         UserError: negative, NaN or beyond `MAX_BUDGET_DB`.
     """
     if not 0 <= budget_db <= MAX_BUDGET_DB:
-        raise UserError(f"a budget of {budget_db} dB makes no sense; give 0 to {MAX_BUDGET_DB:g}, 0.1 is usual")
+        raise UserError(f"--budget-db {budget_db:g}: give 0 to {MAX_BUDGET_DB:g} dB, 0.1 is usual")
 
 
 def refuse_non_finite(pair: ImagePair, values: NDArray[np.floating]) -> None:

@@ -19,6 +19,7 @@ from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.refit_consumers import conv_readers
 from kdguard.runtime.auto.dispatch import Planned, make_plan
 from kdguard.runtime.auto.options import HardenOptions
+from kdguard.runtime.auto.slowdown import estimate_slowdown
 from kdguard.runtime.distortion import feature_distortion, refuse_overflow
 from kdguard.runtime.fidelity import FidelityReport, check_budget, measure_fidelity
 from kdguard.runtime.manifest import Coverage, Manifest, describe_layers, manifest_path
@@ -78,6 +79,9 @@ def harden(
     if card and pairs:
         measured = _measure(original, teacher, hardened, card, planned, options)
     record = _record(teacher_path, output, hardened, measured, planned, card, options)
+    if card and pairs:
+        slowdown = estimate_slowdown(hardened, card, pairs[0])
+        record = record.model_copy(update={"estimated_slowdown": slowdown})
     if teacher is not original:
         record = record.model_copy(update={"converted_from_opset": default_opset(original)})
     to_json(record.model_dump())  # what cannot be written must fail before the model is
@@ -116,8 +120,8 @@ def _measure(
     in_path = {site.layer: site.attributes for site in planned.plan.sites if site.placement == "in-path"}
     if options.tile_safe and in_path and tiling is None:
         raise UserError(
-            "--tile-safe cannot be judged: no calibration image is large enough for four tiles, or the model takes one "
-            "size only; give larger images, or use --placement paired"
+            "--tile-safe cannot be judged: no calibration image is large enough for four tiles; give larger images, or "
+            "use --placement paired"
         )
     if options.tile_safe and tiling and tiling.seams:
         raise GateFailedError(

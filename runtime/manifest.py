@@ -61,6 +61,9 @@ class Manifest(BaseModel):
     coverage: Coverage | None = Field(None, description="None where no layers were chosen for paired nodes")
     skipped: dict[str, str] = Field(default_factory=dict, description="feature maps passed over, and why")
     notes: list[str] = Field(default_factory=list)
+    estimated_slowdown: float | None = Field(
+        None, description="hardened over clean time by the cost model, not timed; None without data"
+    )
     budget_db: float
     measured_loss_db: float | None = Field(None, description="None where no data was given")
     fidelity: FidelityReport | None = None

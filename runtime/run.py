@@ -27,6 +27,7 @@ from kdguard.runtime.report.summary import RunSummary, conclude
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.tables import fidelity_table, scoreboard_table
 from kdguard.runtime.terminal import announce, progress_bar, say, show
+from kdguard.runtime.wording import counted
 
 MODELS = ("hardened.onnx", "teacher.onnx")
 RESULTS = ("report.html", "summary.json", "manifest.json", *MODELS, *(f"{name}.data" for name in MODELS))
@@ -163,7 +164,8 @@ def _teacher(pipeline: Pipeline, base: Path, target: Path, calibration: Path) ->
         weights = base / section.weights if section.weights else None
         card = section.card(pipeline.task)
         report = export_teacher(section.source, weights, target, task=pipeline.task, card=card, search_path=base)
-        say(f"exported {target}, differs from torch by {report.max_abs_error:.1e} on {report.images} real images")
+        images = counted(report.images, "real image")
+        say(f"exported {target}, differs from torch by {report.max_abs_error:.1e} on {images}")
         return target
     assert section.onnx is not None
     model = load_onnx(base / section.onnx)

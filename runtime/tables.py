@@ -9,11 +9,13 @@ from rich.table import Table
 
 from kdguard.graph_passes.inventory import HardenedLayer
 from kdguard.graph_passes.layers import Layer
-from kdguard.runtime.analysis.layer_analysis import Analysis
+from kdguard.runtime.analysis.layer_analysis import Analysis, LayerAnalysis
 from kdguard.runtime.fidelity import WORST_MARGIN_DB, FidelityReport
 from kdguard.runtime.manifest import Manifest
 from kdguard.runtime.scoreboard import Group, Scoreboard
+from kdguard.runtime.wording import change, counted, misleading_taps, number, plus_minus
 
+BY_COST_MODEL = "from a cost model, not timed"
 STILL = 0.01
 """A map that moves by less than this share of its norm is called out."""
 
@@ -22,11 +24,12 @@ def fidelity_table(report: FidelityReport) -> Table:
     """Both gates at a glance."""
     verdict = "[green]passed[/]" if report.within_budget else "[red]failed[/]"
     table = Table(
-        title=f"Fidelity {verdict} on {report.n} images ({report.provider})",
+        title=f"Fidelity {verdict} on {counted(report.n, 'image')} ({report.provider})",
         caption=(
-            f"loss {number(report.delta_psnr_db, 4)} dB (budget {report.budget_db:g}); hardened against clean "
+            f"{change(report.delta_psnr_db, 4)} (may lose {report.budget_db:g}); hardened against clean "
             f"{report.psnr_between_db:.1f} dB (floor {report.psnr_between_floor_db:.1f}), on the worst image "
-            f"{report.worst_margin_db:.1f} dB above the teacher's PSNR (at least {WORST_MARGIN_DB:g})"
+            f"{abs(report.worst_margin_db):.1f} dB {'above' if report.worst_margin_db >= 0 else 'below'} the teacher's "
+            f"PSNR (at least {WORST_MARGIN_DB:g} above)"
         ),
         min_width=60,
     )
@@ -35,22 +38,6 @@ def fidelity_table(report: FidelityReport) -> Table:
     table.add_row("clean teacher", f"{report.teacher.psnr:.3f}", f"{report.teacher.ssim:.4f}")
     table.add_row("hardened", f"{report.hardened.psnr:.3f}", f"{report.hardened.ssim:.4f}")
     return table
-
-
-def plus_minus(value: float, half_width: float | None, digits: int = 2) -> str:
-    """A mean with its 95 % half width, where there is one."""
-    shown = number(value, digits)
-    return shown if half_width is None else f"{shown} ± {number(half_width, digits)}"
-
-
-def number(value: float, digits: int = 2) -> str:
-    """Fixed digits, and no minus before a zero."""
-    return f"{round(value, digits) + 0.0:.{digits}f}"
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 seed`, `3 seeds`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def scoreboard_table(board: Scoreboard) -> Table:
@@ -75,6 +62,11 @@ def scoreboard_table(board: Scoreboard) -> Table:
     return table
 
 
+def drop_or_gain(drop_db: float, half_width: float | None = None) -> str:
+    """`drop 0.30`; `gain 0.30` where the student from the hardened teacher is the better one."""
+    return f"{'gain' if round(drop_db, 2) < 0 else 'drop'} {plus_minus(abs(drop_db), half_width)}"
+
+
 def _students(group: Group) -> str:
     return f"{group.diverged} diverged" if group.diverged else plus_minus(group.psnr, group.ci95)
 
@@ -88,7 +80,8 @@ def best_response_line(board: Scoreboard) -> str:
         return "best response: none, every student of one side diverged"
     line = (
         f"best response: {number(best.clean.psnr)} dB from clean ({best.clean.recipe}), "
-        f"{number(best.hardened.psnr)} dB from hardened ({best.hardened.recipe}), drop {number(best.drop_db)} dB"
+        f"{number(best.hardened.psnr)} dB from hardened ({best.hardened.recipe}), "
+        f"{drop_or_gain(best.drop_db)} dB"
     )
     if lost := [entry.recipe for entry in board.summary if entry.diverged]:
         line += f"; students of {', '.join(lost)} diverged and count for nothing"
@@ -101,28 +94,30 @@ def describe_manifest(manifest: Manifest) -> list[tuple[str, str]]:
     """What hardening did, as lines with their styles."""
     lines = []
     for entry in manifest.layers:
-        change = entry.relative_distortion
-        moved = "" if change is None else f", moved by {change:.2g} times its norm"
+        distortion = entry.relative_distortion
+        moved = "" if distortion is None else f", moved by {distortion:.2g} times its norm"
         why = f" ({entry.reason})" if entry.reason else ""
         what = f"{entry.placement}, rank {entry.rank}, gain {entry.gain:g}{moved}"
         lines.append((f"{entry.layer} ({entry.op_type}): {what}{why}", ""))
-        if change is not None and change < STILL:
+        if distortion is not None and distortion < STILL:
             lines.append((f"  {entry.layer} hardly moves: dead, or a gain near 1; it misleads nobody there", "yellow"))
     if manifest.coverage:
-        covered = manifest.coverage
-        lines.append((f"{covered.perturbed} of {covered.taps} taps in the middle third of the network mislead", ""))
+        lines.append((misleading_taps(manifest.coverage.perturbed, manifest.coverage.taps), ""))
+    if manifest.estimated_slowdown is not None:
+        lines.append((f"estimated time {manifest.estimated_slowdown:.2f} of the clean model's: {BY_COST_MODEL}", ""))
     fidelity = manifest.fidelity
     if fidelity is None:
         lines.append(("fidelity not measured: give --data, or run `kdguard verify`", "yellow"))
     else:
         between = f"hardened against clean {fidelity.psnr_between_db:.1f} dB"
-        lines.append((f"loss {number(fidelity.delta_psnr_db, 4)} dB on {fidelity.n} images, {between}", ""))
+        images = counted(fidelity.n, "image")
+        lines.append((f"the hardened model {change(fidelity.delta_psnr_db, 4)} on {images}, {between}", ""))
     if manifest.strip:
         strip = manifest.strip
-        text = f"an attacker who deletes our nodes loses {number(strip.stripped_loss_db)} dB"
+        text = f"an attacker who deletes our nodes {change(strip.stripped_loss_db)}"
         if strip.refitted_loss_db is not None:
-            repaired = f"{number(strip.refitted_loss_db)} dB after refitting on {strip.refit_images} unlabeled images"
-            text += f", {repaired}"
+            images = counted(strip.refit_images, "unlabeled image")
+            text += f", and {change(strip.refitted_loss_db)} after refitting on {images}"
         lines.append((text, ""))
     if manifest.tiling and manifest.tiling.seams:
         tiles = manifest.tiling
@@ -136,38 +131,47 @@ def layer_table(layers: Sequence[Layer], hardened: Sequence[HardenedLayer], titl
     placements = {entry.layer: entry for entry in hardened}
     table = _columns(title, ("layer", "operator", "channels", "type", "read by", "kdguard"))
     for layer in layers:
-        entry = placements.get(layer.name)
-        mark = f"{entry.placement}, rank {entry.attributes['rank']}, gain {entry.attributes['gain']:g}" if entry else ""
         channels = "?" if layer.shape[1] is None else str(layer.shape[1])
         readers = f"{layer.consumers}: {', '.join(layer.readers)}" if layer.readers else str(layer.consumers)
+        mark = _mark(placements.get(layer.name))
         table.add_row(escape(layer.name), escape(layer.op_type), channels, layer.dtype, escape(readers), mark)
     return table
 
 
-def analysis_table(analysis: Analysis, title: str) -> Table:
-    """Feature maps as calibration images show them."""
-    headings = ("layer", "operator", "read by", "shape", "depth", "top 1/4", "centred", "varies", "dB/gain", "")
-    table = _columns(title, headings)
-    for layer in analysis.layers:
-        sensitivity = "" if layer.sensitivity_db is None else number(layer.sensitivity_db)
-        remark = "dead" if layer.dead else "" if layer.influences else "no influence"
-        table.add_row(
-            escape(layer.name),
-            escape(layer.op_type),
-            escape(", ".join(layer.readers)),
-            "x".join(map(str, layer.shape[1:])),
-            number(layer.depth),
-            f"{number(layer.energy_share[1])}/{number(layer.energy_share[4])}",
-            f"{number(layer.centred_share[1])}/{number(layer.centred_share[4])}",
-            number(layer.subspace_variation),
-            sensitivity,
-            remark,
-        )
+def _mark(entry: HardenedLayer | None) -> str:
+    if entry is None:
+        return ""
+    return f"{entry.placement}, rank {entry.attributes['rank']}, gain {entry.attributes['gain']:g}"
+
+
+def analysis_table(analysis: Analysis, layers: Sequence[Layer], hardened: Sequence[HardenedLayer], title: str) -> Table:
+    """The rows of `layer_table` as calibration images show them; a map that was not analysed says why."""
+    headings = ("layer", "operator", "read by", "shape", "depth", "top 1/4", "centred", "varies", "dB/gain", "kdguard")
+    table = _columns(title, (*headings, ""))
+    measured, placements = analysis.by_name(), {entry.layer: entry for entry in hardened}
+    for layer in layers:
+        entry, found = placements.get(layer.name), measured.get(layer.name)
+        cells = _measures(found) if found else [""] * 6
+        why = "" if entry else analysis.skipped.get(layer.name, "")
+        remark = why if found is None else "dead" if found.dead else "" if found.influences else "no influence"
+        readers = escape(", ".join(layer.readers))
+        table.add_row(escape(layer.name), escape(layer.op_type), readers, *cells, _mark(entry), escape(remark))
     table.caption = (
         "top 1/4: share of energy in the largest singular value and in the four largest, as is and centred; varies: "
         "of the top subspace between images; dB/gain: PSNR lost per unit of in-path gain"
     )
     return table
+
+
+def _measures(layer: LayerAnalysis) -> list[str]:
+    return [
+        "x".join(map(str, layer.shape[1:])),
+        number(layer.depth),
+        f"{number(layer.energy_share[1])}/{number(layer.energy_share[4])}",
+        f"{number(layer.centred_share[1])}/{number(layer.centred_share[4])}",
+        number(layer.subspace_variation),
+        "" if layer.sensitivity_db is None else number(layer.sensitivity_db),
+    ]
 
 
 def _columns(title: str, headings: Sequence[str]) -> Table:

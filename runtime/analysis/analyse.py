@@ -14,6 +14,7 @@ from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.costs import GraphCosts, count_costs
 from kdguard.graph_passes.layers import Layer, find_layers
+from kdguard.graph_passes.strip_nodes import StripNodes
 from kdguard.runtime.analysis.cache import AnalysisCache
 from kdguard.runtime.analysis.crops import centre_crops
 from kdguard.runtime.analysis.layer_analysis import SHARES, Analysis, LayerAnalysis
@@ -76,7 +77,8 @@ def _measure(model: onnx.ModelProto, card: ModelCard, pairs: Sequence[ImagePair]
             channels = {name: spectra[name].shape[1] for name in alive}
             measured = measure_sensitivity(model, card, channels, small, advance)
     whole = image_to_tensor(pairs[0].degraded, card).shape
-    costs = count_costs(model, {card.input_name: whole})
+    # Without our nodes, through which shape inference does not see.
+    costs = count_costs(StripNodes()(model).model, {card.input_name: whole})
     layers = [
         _describe(layer, spectra[layer.name], measured.get(layer.name), costs)
         for layer in candidates

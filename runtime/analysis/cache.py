@@ -17,7 +17,7 @@ from kdguard.export.onnx_files import hash_model
 from kdguard.runtime.analysis.layer_analysis import Analysis
 from kdguard.runtime.terminal import say
 
-VERSION = 5
+VERSION = 6
 """Counts up when what is measured changes, so that old files are not read."""
 
 

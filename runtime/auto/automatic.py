@@ -21,6 +21,7 @@ from kdguard.runtime.compensation import search
 from kdguard.runtime.compensation.candidate import is_refittable
 from kdguard.runtime.compensation.reserve import Reserve
 from kdguard.runtime.compensation.search import Found
+from kdguard.runtime.wording import change, closeness
 
 NONE_HELD = "no compensated node: those that held on trial images broke a gate, or showed seams, on the last check"
 
@@ -97,9 +98,8 @@ def _nothing_compensated(sought: Found, tile_safe: bool) -> str:
         return f"no layer can be compensated: none that is alive is read by plain convolutions only. {advice}"
     outcome = tried.outcome
     found = (
-        f"{tried.layer} at gain {tried.attributes.gain:.2f} (on trial images loss {outcome.loss_db:.3f} dB, "
-        f"{outcome.margin_db:.1f} dB closer to the clean teacher than that is to the truth, stripping costs "
-        f"{outcome.strip_db:.1f} dB)"
+        f"{tried.layer} at gain {tried.attributes.gain:.2f} (on trial images it {change(outcome.loss_db, 3)} and is "
+        f"{closeness(outcome.margin_db)}; whoever strips it {change(outcome.strip_db, 1)})"
     )
     where = "on the images of the last check" if sought.kept else "on trial images and costs a stripper anything"
     return f"no compensated layer {gates} {where}; the best found was {found}. {advice}"

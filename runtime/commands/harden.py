@@ -47,7 +47,13 @@ def harden(
     ] = options.ModulationOption.none,
     coherence: Annotated[float, typer.Option(help="Cap per position, in local feature norms; 0 is none.")] = 0.0,
     max_slowdown: Annotated[
-        float, typer.Option(min=1, max=10, help="Cover further taps while the estimated time stays below this ratio.")
+        float,
+        typer.Option(
+            min=1,
+            max=10,
+            help="Cover further taps while the time, hardened over clean, stays below this by a cost model: an "
+            "estimate, no promise; time the result on your machine.",
+        ),
     ] = 1.05,
     tile_safe: Annotated[
         bool, typer.Option("--tile-safe", help="No in-path node that shows seams when the model runs in tiles.")
@@ -71,6 +77,7 @@ def harden(
     from kdguard.runtime.manifest import manifest_path
     from kdguard.runtime.tables import describe_manifest
     from kdguard.runtime.terminal import say
+    from kdguard.runtime.wording import counted
 
     check_outputs([output, manifest_path(output), json], model_files(model))
     given = _given_attributes(rank, gain, centred, adaptive, modulation, coherence, seed)
@@ -98,7 +105,7 @@ def harden(
         say(f"{model}: converted from opset {manifest.converted_from_opset}, which the op does not know; same answers")
     for line, style in describe_manifest(manifest):
         say(line, style)
-    say(f"wrote {output} and {manifest_path(output)}: {len(manifest.layers)} hardened layers")
+    say(f"wrote {output} and {manifest_path(output)}: {counted(len(manifest.layers), 'hardened layer')}")
     if json:
         write_json(json, manifest.model_dump())
 
@@ -138,4 +145,4 @@ def _given_attributes(
         return SvdPerturbAttributes.model_validate(fixed) if fixed else None
     except ValidationError as error:
         where, what = first_problem(error)
-        raise UserError(f"--{where}: {what}" if where else what) from error
+        raise UserError(f"--{where.split('.', maxsplit=1)[0]}: {what}" if where else what) from error

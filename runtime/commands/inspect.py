@@ -33,6 +33,7 @@ def inspect(
 
     from rich.markup import escape
 
+    from kdguard.export.errors import UserError
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.model_card import read_card
     from kdguard.export.onnx_files import load_onnx, model_files
@@ -41,17 +42,18 @@ def inspect(
     from kdguard.runtime.open_model import resolve_card
     from kdguard.runtime.tables import analysis_table, layer_table
     from kdguard.runtime.terminal import say, show
+    from kdguard.runtime.wording import counted
 
+    if cache and data is None:
+        raise UserError(f"--cache {cache}: only measurements are kept there, and without --data nothing is measured")
     check_outputs([json], model_files(model))
     loaded = load_onnx(model)
     overrides = options.card_overrides(value_range, layout, size_multiple, extra_input)
     card = resolve_card(loaded, task, str(model), overrides, data) if task or overrides or data else read_card(loaded)
     layers, hardened = find_layers(loaded), hardened_layers(loaded)
-    title = escape(f"{model.name}: {len(layers)} feature maps, {len(hardened)} hardened")
+    title = escape(f"{model.name}: {counted(len(layers), 'feature map')}, {len(hardened)} hardened")
     analysis = _analyse(loaded, card, data, cache, seed) if data and card else None
-    show(analysis_table(analysis, title) if analysis else layer_table(layers, hardened, title))
-    if analysis and analysis.skipped:
-        say(f"{len(analysis.skipped)} maps were not analysed; the reasons are in --json")
+    show(analysis_table(analysis, layers, hardened, title) if analysis else layer_table(layers, hardened, title))
     say(f"model card: {card.describe()}" if card else "model card: none (a foreign model; give --task)")
     if json:
         write_json(

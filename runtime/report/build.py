@@ -20,9 +20,9 @@ from kdguard.runtime.metrics import psnr
 from kdguard.runtime.report import figures
 from kdguard.runtime.report.summary import RunSummary
 from kdguard.runtime.session import RestorationSession
-from kdguard.runtime.tables import counted, number, plus_minus
 from kdguard.runtime.tile_check import IDENTICAL_DB
 from kdguard.runtime.trial import TrialResult
+from kdguard.runtime.wording import counted, misleading_taps, number, plus_minus
 
 DIFFERENCE_GAIN = 10
 SHOWN_CHANNELS = 6
@@ -65,6 +65,7 @@ def write_report(
         plus_minus=plus_minus,
         number=number,
         counted=counted,
+        misleading_taps=misleading_taps,
         worst_margin=WORST_MARGIN_DB,
         identical=IDENTICAL_DB,
         placements=sorted({layer.placement for layer in summary.manifest.layers}),

@@ -10,7 +10,8 @@ from kdguard.runtime.fidelity import FidelityReport
 from kdguard.runtime.manifest import Manifest
 from kdguard.runtime.report.environment import Environment
 from kdguard.runtime.scoreboard import Scoreboard, SummaryEntry
-from kdguard.runtime.tables import best_response_line, counted, number, plus_minus
+from kdguard.runtime.tables import best_response_line, drop_or_gain
+from kdguard.runtime.wording import change, counted, misleading_taps, number
 
 SMALL_EFFECT_DB = 0.5
 """An interval that stays this close to zero says that there is no effect worth having."""
@@ -61,7 +62,7 @@ def _headline(board: Scoreboard) -> str:
     if board.best_response is None:
         return f"{headline}."
     drop = board.best_response.drop_db
-    return f"{headline}; the best response {'loses' if drop >= 0 else 'gains'} {number(abs(drop))} dB."
+    return f"{headline}; the best response {change(drop)}."
 
 
 def _certain(entry: SummaryEntry) -> bool:
@@ -73,17 +74,17 @@ def _fidelity_finding(fidelity: FidelityReport) -> str:
     word = "within" if fidelity.delta_psnr_db <= fidelity.budget_db else "outside"
     failed = "".join(f" Failed: {line}." for line in fidelity.failures())
     return (
-        f"Teacher: loss {number(fidelity.delta_psnr_db, 3)} dB on {fidelity.n} test images ({word} the budget of "
+        f"Teacher: {change(fidelity.delta_psnr_db, 3)} on {counted(fidelity.n, 'test image')} ({word} the budget of "
         f"{fidelity.budget_db:g} dB); hardened against clean {fidelity.psnr_between_db:.1f} dB "
         f"(floor {fidelity.psnr_between_floor_db:.1f} dB).{failed}"
     )
 
 
 def _recipe_finding(entry: SummaryEntry, seeds: int) -> str:
-    drop = plus_minus(entry.drop_db, entry.drop_ci95)
+    drop = drop_or_gain(entry.drop_db, entry.drop_ci95)
     return (
         f"{entry.tier} {entry.recipe}: {entry.clean.psnr:.2f} dB from the clean teacher, {entry.hardened.psnr:.2f} dB "
-        f"from the hardened one; drop {drop} dB over {counted(seeds, 'seed')}: {_reading(entry)}."
+        f"from the hardened one; {drop} dB over {counted(seeds, 'seed')}: {_reading(entry)}."
     )
 
 
@@ -91,10 +92,8 @@ def _coverage_findings(manifest: Manifest) -> list[str]:
     if manifest.coverage is None:
         return []
     covered = manifest.coverage
-    return [
-        f"T1 coverage: {covered.perturbed} of {counted(covered.taps, 'tap')} in the middle third of the network "
-        f"{'misleads' if covered.perturbed == 1 else 'mislead'}; whoever reads another one is not misled."
-    ]
+    another = "; whoever reads another one is not misled" if covered.taps else ""
+    return [f"T1 coverage: {misleading_taps(covered.perturbed, covered.taps)}{another}."]
 
 
 def _strip_finding(manifest: Manifest) -> str:

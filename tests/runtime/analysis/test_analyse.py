@@ -130,6 +130,14 @@ def test_other_maps_are_passed_over_with_a_reason(card: ModelCard) -> None:
     assert [layer.name for layer in wide.layers] == ["tail"]
 
 
+def test_depths_in_a_hardened_model_are_those_of_the_clean_one(card: ModelCard) -> None:
+    clean = make_conv_net()
+    hardened = InsertSvdPerturb(["b"], SvdPerturbAttributes(rank=2, gain=10.0), placement="paired")(clean).model
+    before, after = (analyse(model, card, noisy_pairs(1), sensitivity=False).by_name() for model in (clean, hardened))
+    assert set(after) == {"a", "c", "d", "tail"}
+    assert {name: layer.depth for name, layer in after.items()} == {name: before[name].depth for name in after}
+
+
 def test_a_model_without_maps_is_refused(card: ModelCard) -> None:
     nodes = [
         helper.make_node("ReduceMean", ["image", "axis"], ["grey"], keepdims=1),
