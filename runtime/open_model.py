@@ -12,8 +12,16 @@ from kdguard.export.image_pairs import load_pairs
 from kdguard.export.model_card import CardOverrides, ModelCard, check_extra_inputs, infer_card, read_card
 from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import get_task
+from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.inference import Provider
-from kdguard.runtime.probe import PROBE_MULTIPLES, RANGE_PAIRS, best_value_range, find_geometry, score_value_ranges
+from kdguard.runtime.probe import (
+    PROBE_MULTIPLES,
+    RANGE_PAIRS,
+    best_value_range,
+    close_calls,
+    find_geometry,
+    score_value_ranges,
+)
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.terminal import say
 
@@ -97,6 +105,13 @@ def _with_value_range(session: RestorationSession, data: Path, where: str) -> Mo
     best = best_value_range(scores)
     listed = ", ".join(f"{low:g} to {high:g}: {score:.1f} dB" for (low, high), score in scores.items())
     say(f"{where}: value range {best[0]:g} to {best[1]:g} taken ({listed}); say --value-range if that is wrong")
+    if near := close_calls(scores, best):
+        others = " and ".join(f"{low:g} to {high:g}" for low, high in near)
+        say(
+            f"{where}: that was a close call, {others} restores about as well; state the range that the model was "
+            "trained with, e.g. --value-range 0 255",
+            "yellow",
+        )
     return card.model_copy(update={"value_range": best})
 
 
@@ -117,8 +132,13 @@ def resolve_common_card(
         data: likewise.
 
     Raises:
-        UserError: as `resolve_card`, or the two models' cards contradict each other.
+        UserError: as `resolve_card`, the two look swapped, or their cards contradict each other.
     """
+    if hardened_layers(teacher) and not hardened_layers(hardened):
+        raise UserError(
+            f"the teacher, {where}, contains kdguard nodes and the hardened model contains none: the two look swapped; "
+            "exchange them"
+        )
     first, second = read_card(teacher), read_card(hardened)
     tasks = {card.task for card in (first, second) if card and card.task}
     if first and second and (len(tasks) > 1 or first.model_copy(update={"task": second.task}) != second):

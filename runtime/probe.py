@@ -26,6 +26,8 @@ RANGE_PAIRS = 2
 """Pairs that the value range is judged on; the right one wins by many decibels."""
 CLEARLY_BETTER_DB = 0.01
 """What another range must gain on [0, 1]: networks without biases answer alike in all of them."""
+CLOSE_CALL_DB = 0.5
+"""A range that comes this close to the one that is taken is pointed out to the user."""
 
 _PROBE_SIZE = 65
 _RANGE_SIDE = 256
@@ -101,3 +103,8 @@ def best_value_range(scores: dict[tuple[float, float], float]) -> tuple[float, f
     usual = VALUE_RANGES[0]
     best = max(scores, key=lambda value_range: scores[value_range])
     return best if scores[best] > scores[usual] + CLEARLY_BETTER_DB else usual
+
+
+def close_calls(scores: dict[tuple[float, float], float], taken: tuple[float, float]) -> list[tuple[float, float]]:
+    """The other ranges that score about as well as the one that was taken."""
+    return [other for other, score in scores.items() if other != taken and score > scores[taken] - CLOSE_CALL_DB]

@@ -55,7 +55,7 @@ def make_plan(
         UserError: unknown layers, none eligible, or calibration asked for without data.
         GateFailedError: no gain keeps the gates.
     """
-    if options.tile_safe and card is not None and card.fixed_size is not None and options.placement != "paired":
+    if options.tile_safe and card is not None and card.fixed_size is not None and not options.only_pairs:
         raise UserError(
             "--tile-safe cannot be judged: the model takes one size only, so there is no whole image to compare tiles "
             "with; leave it out, or use --placement paired"
@@ -65,7 +65,11 @@ def make_plan(
     if options.needs_data and not has_data:
         raise UserError(
             "choosing layers or gains needs calibration images: give --data and --task, or name --layers and give "
-            "--gain"
+            "--gain; --data is a folder with clean/ and degraded/, or with clean/ alone"
+        )
+    if options.tile_safe and not has_data and not options.only_pairs:
+        raise UserError(
+            "--tile-safe cannot be judged without images: give --data (and --task), or use --placement paired"
         )
     if not options.needs_data and (options.fixed_gain is not None or not has_data):
         uncalibrated = (f"gains are not calibrated without --data: {UNCALIBRATED_GAIN:g} everywhere",)
@@ -103,7 +107,7 @@ def _unused(options: HardenOptions) -> tuple[str, ...]:
     pairs_are_chosen = options.chooses_layers and options.placement in ("auto", "paired")
     if options.max_slowdown != HardenOptions().max_slowdown and not pairs_are_chosen:
         given.add("max-slowdown")
-    if options.tile_safe and options.placement == "paired":
+    if options.tile_safe and options.only_pairs:
         given.add("tile-safe")
     if not given:
         return ()

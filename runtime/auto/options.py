@@ -46,6 +46,11 @@ class HardenOptions:
         return tuple(self.globs) == (AUTO,) and not self.op_types
 
     @property
+    def only_pairs(self) -> bool:
+        """Whether every node is restored before its readers, so that tiles cannot show seams."""
+        return self.placement == "paired" or (self.placement == "auto" and not self.chooses_layers)
+
+    @property
     def fixed_gain(self) -> float | None:
         """The gain that the user named, if any."""
         if self.gain is not None:

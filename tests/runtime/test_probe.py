@@ -11,7 +11,7 @@ from onnx import helper
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import CardOverrides, ModelCard
 from kdguard.runtime.open_model import resolve_card
-from kdguard.runtime.probe import VALUE_RANGES, best_value_range, score_value_ranges
+from kdguard.runtime.probe import VALUE_RANGES, best_value_range, close_calls, score_value_ranges
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net, make_model, photograph
 from tests.foreign_models import in_value_range, with_input_shape
@@ -30,6 +30,7 @@ def test_value_range_is_found_and_said(
     said = capsys.readouterr().out
     assert f"m.onnx: value range {value_range[0]:g} to {value_range[1]:g} taken" in said
     assert "--value-range" in said
+    assert "close call" not in said
 
 
 def test_what_the_user_says_is_not_measured(pairs_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,6 +63,23 @@ def test_not_finite_never_wins() -> None:
     assert best_value_range({(0.0, 1.0): 20.0, (-1.0, 1.0): float("-inf"), (0.0, 255.0): 31.0}) == (0.0, 255.0)
     assert best_value_range(dict.fromkeys(VALUE_RANGES, float("-inf"))) == (0.0, 1.0)
     assert best_value_range({(0.0, 1.0): 20.0, (0.0, 255.0): 20.005}) == (0.0, 1.0)
+
+
+def test_close_calls() -> None:
+    scores = {(0.0, 1.0): 30.0, (-1.0, 1.0): float("-inf"), (0.0, 255.0): 30.2}
+    assert close_calls(scores, (0.0, 255.0)) == [(0.0, 1.0)]
+    assert close_calls(scores | {(0.0, 1.0): 29.0}, (0.0, 255.0)) == []
+    assert close_calls(dict.fromkeys(VALUE_RANGES, float("-inf")), (0.0, 1.0)) == []
+
+
+def test_a_close_call_is_said(pairs_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A network without biases restores alike in [0, 1] and [0, 255]."""
+    homogeneous = make_model([helper.make_node("Relu", ["image"], ["restored"])], {})
+    assert resolve_card(homogeneous, "denoising", "m.onnx", data=pairs_folder).value_range == (0.0, 1.0)
+    said = capsys.readouterr().out
+    assert "m.onnx: that was a close call, " in said
+    assert "0 to 255 restores about as well; state the range" in said
+    assert "--value-range 0 255" in said
 
 
 def test_scoring_leaves_the_card_alone(card: ModelCard) -> None:
