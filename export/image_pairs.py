@@ -13,6 +13,9 @@ from PIL import UnidentifiedImageError
 from kdguard.export.errors import UserError
 from kdguard.export.tasks import Image, Task
 
+NEEDED = (
+    "give a folder that holds clean/ and degraded/ with equal file names, or clean/ alone, which the task then degrades"
+)
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 _MODES = {1: "L", 3: "RGB"}
 
@@ -101,9 +104,9 @@ def load_pairs(
         UserError: missing or empty folder, unmatched names or sizes, unreadable image.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; --data needs a folder that holds clean/ and degraded/")
+        raise UserError(f"{folder}: no such folder; {NEEDED}")
     if not (folder / "clean").is_dir():
-        raise UserError(f"{folder}: no clean/ folder in it; --data needs a folder that holds clean/ and degraded/")
+        raise UserError(f"{folder}: no clean/ folder in it; {NEEDED}")
     clean = _images_in(folder / "clean")
     pairs = []
     if not (folder / "degraded").is_dir():

@@ -35,14 +35,14 @@ def attack(
         typer.Option(
             "--test-data",
             metavar="DIR",
-            help="Pairs to score on; without it every fourth image of --data is kept from training.",
+            help="Such a folder to score on; without it every fourth image of --data is kept from training.",
         ),
     ] = None,
     task: options.Task = None,
     recipes: Annotated[
         list[str] | None, typer.Option("--recipes", help="Recipe names, repeated or comma-separated.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Students per recipe and teacher.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Students per recipe and teacher.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Training steps per student.")] = 600,
     tap: Annotated[
         str | None, typer.Option(help="Tensor that feature recipes read; the last paired layer by default.")

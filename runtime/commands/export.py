@@ -20,13 +20,18 @@ def export(
     path: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder to import from; the current one by default.")
     ] = None,
-    data: options.OptionalData = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="Folder with degraded/ or clean/ to compare on; own photographs else."
+        ),
+    ] = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 or newer.")] = 18,
     channels: Annotated[int, typer.Option(help="Image channels, 1 or 3.")] = 3,
     layout: Annotated[str, typer.Option(help="NCHW or NHWC.")] = "NCHW",
     value_range: Annotated[
         tuple[float, float],
-        typer.Option("--range", help="Black and white, two numbers: --range -1 1."),
+        typer.Option("--value-range", metavar="LOW HIGH", help="What black and white are to the model: -1 1, say."),
     ] = (0.0, 1.0),
     size_multiple: Annotated[int, typer.Option(help="Height and width must be multiples of it.")] = 1,
     json: options.Json = None,
@@ -40,6 +45,7 @@ def export(
     from kdguard.export.model_card import ModelCard
     from kdguard.export.torch_export import export_teacher
     from kdguard.runtime.terminal import say
+    from kdguard.runtime.wording import counted
 
     check_outputs([output, json], [weights])
     try:
@@ -56,7 +62,7 @@ def export(
         )
     except ValidationError as error:
         where, what = first_problem(error)
-        raise UserError(f"--{where.replace('value_range', 'range').replace('_', '-')}: {what}") from error
+        raise UserError(f"--{where.split('.', maxsplit=1)[0].replace('_', '-')}: {what}") from error
     images = load_degraded(data, channels) if data else None
     report = export_teacher(source, weights, output, task=task, images=images, card=card, opset=opset, search_path=path)
     if weights is None:
@@ -65,7 +71,7 @@ def export(
         say("no --task: later commands will ask for it", "yellow")
     say(
         f"exported {output}: opset {report.opset}, scale {report.card.scale}, differs from torch by "
-        f"{report.max_abs_error:.1e} on {report.images} real images"
+        f"{report.max_abs_error:.1e} on {counted(report.images, 'real image')}"
     )
     if json:
         write_json(

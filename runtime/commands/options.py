@@ -51,14 +51,11 @@ Task = Annotated[
     str | None,
     typer.Option("--task", help=f"Restoration task, where the model carries no card: {TASK_NAMES}."),
 ]
-Data = Annotated[
-    Path,
-    typer.Option("--data", metavar="DIR", help="Folder with clean/ and degraded/, equal file names."),
-]
-OptionalData = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="DIR", help="Folder with clean/ and degraded/, equal file names."),
-]
+_DATA_HELP = (
+    "Folder with clean/ and degraded/, equal file names; or with clean/ alone, which the task then degrades itself."
+)
+Data = Annotated[Path, typer.Option("--data", metavar="DIR", help=_DATA_HELP)]
+OptionalData = Annotated[Path | None, typer.Option("--data", metavar="DIR", help=_DATA_HELP)]
 BudgetDb = Annotated[float, typer.Option("--budget-db", min=0, help="PSNR that the hardened model may lose, in dB.")]
 Cache = Annotated[
     Path | None,

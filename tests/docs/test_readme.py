@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from typer.main import get_command
 
+from kdguard.runtime.cli import app
 from kdguard.runtime.pipeline import Pipeline
 from tests.conftest import ROOT
 
@@ -82,6 +84,15 @@ def test_local_links_and_named_files_exist(path: str) -> None:
     base = (ROOT / path).parent
     for target in targets:
         assert (base / target).exists() or (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/hardening.md", "docs/foreign-models.md", "docs/pipeline.md"])
+def test_options_that_are_named_exist(path: str) -> None:
+    known = {name for command in get_command(app).commands.values() for p in command.params for name in p.opts}  # type: ignore[attr-defined]
+    own_code = re.sub(r"(?s)(python benchmarks|pip install)[^\n]*", "", (ROOT / path).read_text())
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", own_code))
+    assert named
+    assert named <= known, named - known
 
 
 def recorded(name: str) -> dict[str, Any]:

@@ -118,8 +118,8 @@ def test_export_refusals(kdguard: CommandLine, tmp_path: Path, monkeypatch: pyte
     assert "--channels" in kdguard.refuses(*export, "--channels", "4")
     for opset in ("11", "99"):
         assert "cannot be written" in kdguard.refuses(*export, "--opset", opset)
-    assert "white must be above black" in kdguard.refuses(*export, "--range", "1", "1")
-    assert "finite" in kdguard.refuses(*export, "--range", "0", "inf")
+    assert "white must be above black" in kdguard.refuses(*export, "--value-range", "1", "1")
+    assert "finite" in kdguard.refuses(*export, "--value-range", "0", "inf")
     assert "unknown task" in kdguard.refuses("export", "teacher:x", "--task", "upscaling", "-o", tmp_path / "t.onnx")
     assert listing(tmp_path) == []
 
