@@ -53,13 +53,12 @@ class GraphCosts:
     """Multiply-adds of a graph at one input size.
 
     Attributes:
-        multiply_adds: of all convolutions and matrix products.
-        total: these, and what every node and every value costs, in multiply-adds.
+        total: multiply-adds of all convolutions and matrix products, and what every node and every value
+            costs, in multiply-adds.
         depth: per tensor of the main graph, the share of the total that lies before it, 0 to 1.
         shapes: per tensor whose size is known.
     """
 
-    multiply_adds: int
     total: float
     depth: Mapping[str, float]
     shapes: Mapping[str, tuple[int, ...]]
@@ -91,7 +90,7 @@ def count_costs(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]
         touched = sum(prod(shapes.get(name, ())) for name in (*node.input, *node.output) if name not in weights)
         total += spent + PER_VALUE * touched + PER_NODE
         depth.update({name: total for name in node.output if name})
-    return GraphCosts(sum(products), total, {name: before / total for name, before in depth.items()}, shapes)
+    return GraphCosts(total, {name: before / total for name, before in depth.items()}, shapes)
 
 
 def estimated_ratio(

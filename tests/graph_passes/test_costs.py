@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from kdguard.graph_passes.costs import (
+    IN_PATH_PER_VALUE,
+    PAIRED_PER_VALUE,
     PER_NODE,
+    PER_OP,
     PER_VALUE,
+    PER_VECTOR,
     UNFUSED,
     count_costs,
     estimated_ratio,
@@ -37,7 +43,6 @@ def test_conv_net_by_hand() -> None:
     products = [3 * 8 * 9 * POSITIONS, 0, 8 * 8 * 9 * POSITIONS, 0, 8 * 3 * 9 * POSITIONS, 0]
     channels = [3 + 8, 8 + 8, 8 + 8, 8 + 8 + 8, 8 + 3, 3 + 3 + 3]
     spent = np.cumsum([p + PER_VALUE * c * POSITIONS + PER_NODE for p, c in zip(products, channels, strict=True)])
-    assert costs.multiply_adds == sum(products)
     assert costs.total == pytest.approx(spent[-1])
     assert costs.depth == pytest.approx(
         dict(zip(["a", "b", "c", "d", "tail", "restored"], spent / spent[-1], strict=True))
@@ -58,7 +63,10 @@ def test_conv_net_by_hand() -> None:
     ],
 )
 def test_products_of_one_operator(model: onnx.ModelProto, expected: int) -> None:
-    assert count_costs(model, SIZE).multiply_adds == expected
+    """What is left of the total without the node and the values that it touches; expected by hand."""
+    costs = count_costs(model, SIZE)
+    touched = prod(SIZE["image"]) + prod(costs.shapes["restored"])
+    assert costs.total - PER_NODE - PER_VALUE * touched == expected
 
 
 def test_weights_are_not_touched_values() -> None:
@@ -121,3 +129,15 @@ def test_no_ratio_is_estimated_where_a_size_is_not_known() -> None:
     hardened = InsertSvdPerturb(["b"], SvdPerturbAttributes(gain=10.0), placement="paired")(model).model
     with pytest.raises(ValueError, match="size of layer 'b' is not known"):
         estimated_ratio(model, hardened, {})
+
+
+@pytest.mark.parametrize(("paired", "per_value"), [(True, PAIRED_PER_VALUE), (False, IN_PATH_PER_VALUE)])
+def test_cost_of_an_op_by_hand(paired: bool, per_value: float) -> None:
+    """10 channels: one product is 1000 multiply-adds, and every singular vector takes twenty."""
+    assert op_cost(5000, 10, 1, paired=paired) == per_value * 5000 + PER_OP + PER_VECTOR + 20_000
+    assert op_cost(5000, 10, 3, paired=paired) == per_value * 5000 + PER_OP + 3 * (PER_VECTOR + 20_000)
+
+
+def test_a_pair_costs_more_than_a_perturbation_alone() -> None:
+    """It restores before every reader as well."""
+    assert op_cost(5000, 10, 1, paired=True) > op_cost(5000, 10, 1, paired=False)
