@@ -10,7 +10,7 @@ image may fall far behind it: a mean of decibels forgives one ruined image among
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
-from kdguard.export.tasks import Image, get_task
+from kdguard.export.tasks import Image, Task, get_task
 from kdguard.runtime.metrics import check_scorable, psnr, ssim
 from kdguard.runtime.side_by_side import Session, side_by_side
 from kdguard.runtime.wording import closeness
@@ -51,7 +51,7 @@ class Restorer(Session, Protocol):
 
 
 class Quality(BaseModel):
-    """Mean over the images."""
+    """Of one image, or the mean over several."""
 
     psnr: float = Field(description="dB")
     ssim: float
@@ -153,12 +153,15 @@ def measure_fidelity(
     task_name: str | None,
     budget_db: float = 0.1,
     on_image: Callable[[], None] = lambda: None,
+    known: dict[str, Quality] | None = None,
 ) -> tuple[FidelityReport, list[RestoredImage]]:
     """Run both models over the pairs and judge the difference.
 
     Args:
         budget_db: PSNR against ground truth that the hardened model may lose, in dB.
         on_image: called after every image, for a progress bar.
+        known: the teacher's quality by image name. What is missing is scored and put in: whoever compares
+            many models with one teacher on the same pairs hands the same dict in every time.
 
     Returns:
         The report, and the outputs it was made from.
@@ -186,18 +189,16 @@ def measure_fidelity(
         refuse_non_finite(image.pair, image.teacher)
 
     hard_images = [np.nan_to_num(r.hardened) for r in restored]
-    teacher_psnr = [psnr(r.teacher, r.pair.clean, task, scale) for r in restored]
-    clean_quality = Quality(
-        psnr=float(np.mean(teacher_psnr)),
-        ssim=float(np.mean([ssim(r.teacher, r.pair.clean, task, scale) for r in restored])),
-    )
+    known = {} if known is None else known
+    for r in restored:
+        if r.pair.name not in known:
+            known[r.pair.name] = _quality(r.teacher, r.pair, task, scale)
+    teacher_scores = [known[r.pair.name] for r in restored]
     scored = list(zip(hard_images, restored, strict=True))
-    hard_quality = Quality(
-        psnr=float(np.mean([psnr(image, r.pair.clean, task, scale) for image, r in scored])),
-        ssim=float(np.mean([ssim(image, r.pair.clean, task, scale) for image, r in scored])),
-    )
+    clean_quality = _mean(teacher_scores)
+    hard_quality = _mean([_quality(image, r.pair, task, scale) for image, r in scored])
     between = [psnr(image, r.teacher, task, scale, clip=False) for image, r in scored]
-    own = [min(OWN_PSNR_CEILING_DB, value) for value in teacher_psnr]
+    own = [min(OWN_PSNR_CEILING_DB, score.psnr) for score in teacher_scores]
     floor = float(np.mean(own)) + BETWEEN_MARGIN_DB
     delta = clean_quality.psnr - hard_quality.psnr
     report = FidelityReport(
@@ -216,3 +217,13 @@ def measure_fidelity(
         provider=hardened.provider,
     )
     return report.model_copy(update={"within_budget": not report.failures()}), restored
+
+
+def _quality(image: Image, pair: ImagePair, task: Task, scale: int) -> Quality:
+    return Quality(psnr=psnr(image, pair.clean, task, scale), ssim=ssim(image, pair.clean, task, scale))
+
+
+def _mean(scores: Sequence[Quality]) -> Quality:
+    return Quality(
+        psnr=float(np.mean([score.psnr for score in scores])), ssim=float(np.mean([score.ssim for score in scores]))
+    )

@@ -12,7 +12,7 @@ from kdguard.runtime.auto.plan import Plan, with_compensation
 from kdguard.runtime.compensation.candidate import Compensation
 from kdguard.runtime.compensation.reserve import Reserve
 from kdguard.runtime.compensation.scan import WORTHWHILE_DB
-from kdguard.runtime.fidelity import measure_fidelity
+from kdguard.runtime.fidelity import Quality, measure_fidelity
 from kdguard.runtime.remembered import RememberedSession
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.terminal import progress_bar
@@ -33,12 +33,15 @@ def first_that_holds(
 ) -> Plan | None:
     """The base plan with the best candidate that keeps the gates, all nodes together; None if none does."""
     clean = RememberedSession(RestorationSession(model, card))
+    clean_scores: dict[str, Quality] = {}
 
     def room(plan: Plan) -> float:
         applied = plan.apply(model)
         with progress_bar(f"checking {plan.sites[-1].layer} with all other nodes", len(check)) as advance:
             hardened = RestorationSession(applied, card)
-            report, _ = measure_fidelity(clean, hardened, list(check), card.task, reserve.budget_db, advance)
+            report, _ = measure_fidelity(
+                clean, hardened, list(check), card.task, reserve.budget_db, advance, clean_scores
+            )
         left = reserve.on_check(report)
         if tile_safe and (tiles := measure_tiling(model, applied, card, check)) and tiles.seams:
             left = min(left, 10 ** ((tiles.hardened_db - min(tiles.clean_db, IDENTICAL_DB)) / 10))

@@ -16,7 +16,7 @@ from kdguard.graph_passes.probe_layers import STRENGTHS, ProbeLayers
 from kdguard.runtime.analysis import Analysis
 from kdguard.runtime.auto.plan import Plan
 from kdguard.runtime.compensation.reserve import Reserve
-from kdguard.runtime.fidelity import FidelityReport, measure_fidelity
+from kdguard.runtime.fidelity import FidelityReport, Quality, measure_fidelity
 from kdguard.runtime.remembered import RememberedSession
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.terminal import progress_bar
@@ -90,12 +90,13 @@ def plan_in_path(
     shares = shares_of(analysis, layers)
     shared = _SharedGain(model, card, shares, attributes)
     clean = RememberedSession(RestorationSession(model, card))
+    clean_scores: dict[str, Quality] = {}
     # The output barely bears in-path nodes as it is: of these images, no more is asked than the gates and a little.
     reserve = Reserve(budget_db, absolute=False)
 
     def measure(factor: float) -> FidelityReport:
         shared.factor = factor
-        report, _ = measure_fidelity(clean, shared, list(check), card.task, budget_db)
+        report, _ = measure_fidelity(clean, shared, list(check), card.task, budget_db, known=clean_scores)
         advance()
         return report
 
