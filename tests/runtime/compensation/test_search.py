@@ -12,7 +12,13 @@ from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.compensation.bench import Outcome
-from kdguard.runtime.compensation.candidate import DB_PER_PERCENT, Compensation, gather, is_refittable
+from kdguard.runtime.compensation.candidate import (
+    DB_PER_PERCENT,
+    LEAST_GAIN,
+    Compensation,
+    gather,
+    is_refittable,
+)
 from kdguard.runtime.compensation.reserve import Reserve
 from kdguard.runtime.compensation.search import search
 from kdguard.runtime.session import RestorationSession
@@ -48,6 +54,12 @@ def test_weaker_takes_the_largest_gain_that_the_room_allows(compensation: Compen
 
 def test_weaker_stops_at_a_tenth_where_nothing_fits(compensation: Compensation) -> None:
     assert compensation.weaker(0.0).outcome.excess == pytest.approx(0.2)
+
+
+def test_stronger_leaves_something_of_the_map(compensation: Compensation) -> None:
+    """Three times an excess of -0.6 would be a gain of -0.8, whose sign no refit was asked for."""
+    assert compensation.stronger(np.inf).attributes.gain == pytest.approx(7.0)
+    assert LEAST_GAIN <= compensation.at(-0.6).stronger(np.inf).attributes.gain < 0.4
 
 
 def test_another_gain_has_its_own_weights_and_costs_a_stripper_less(compensation: Compensation) -> None:
