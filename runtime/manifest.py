@@ -40,7 +40,7 @@ class ManifestLayer(BaseModel):
 class Coverage(BaseModel):
     """How many taps between the first and the last third of the network mislead."""
 
-    perturbed: int
+    perturbed: int = Field(description="by paired nodes; compensated maps are moved less, and not counted")
     taps: int = Field(description="feature maps there that could be perturbed")
 
 

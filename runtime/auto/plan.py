@@ -39,7 +39,7 @@ class Plan:
         refits: new weights per output name of a convolution.
         reasons: why each layer was chosen.
         rules: the rules that were applied.
-        coverage: perturbed taps of the middle third, and how many there are.
+        coverage: paired taps of the middle third, and how many there are; see `paired.covered`.
         notes: what the user should know.
     """
 

@@ -85,6 +85,14 @@ def test_rule_2_takes_the_nearest_where_nothing_is_near() -> None:
     assert names(analysis(layer("dead", 0.5, dead=True))) == []
 
 
+def test_rule_2_says_whether_a_map_is_near() -> None:
+    found = choose_paired(analysis(layer("near", 0.3), layer("far", 0.9)), 0.0, 1.0)
+    assert [entry.reason for entry in found] == [
+        "cheapest map near depth 0.33 (it lies at 0.30)",
+        "none is left within an eighth of it: nearest map to depth 0.67 (it lies at 0.90)",
+    ]
+
+
 def test_rule_3_covers_more_while_time_allows() -> None:
     sizes = {"a": 3, "b": 1, "c": 2}
     extra = [layer(name, 0.45 + i / 100, values=size * MILLION) for i, (name, size) in enumerate(sizes.items())]
