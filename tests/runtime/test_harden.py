@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.harden import HardenOptions, harden, manifest_path
 from kdguard.runtime.session import expose_taps
+from kdguard.runtime.strip import StripReport, measure_strip
 from tests.conftest import make_conv_net, run_onnx
 
 STRONG = SvdPerturbAttributes(rank=2, gain=10.0)
@@ -47,6 +50,32 @@ def test_files_and_manifest(conv_net_file: Path, pairs_folder: Path, tmp_path: P
     assert abs(written["measured_loss_db"]) < 1e-3
     assert written["fidelity"]["within_budget"]
     assert read_card(load_onnx(output)) == read_card(load_onnx(conv_net_file))
+
+
+@pytest.mark.parametrize(("count", "refits"), [(6, True), (3, False)])
+def test_an_attacker_refits_on_images_that_he_is_not_scored_on(
+    count: int,
+    refits: bool,
+    conv_net_file: Path,
+    write_noisy_pairs: Callable[[Path, int], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With fewer than four images there are none left to refit on."""
+    given: list[Sequence[np.ndarray]] = []
+
+    def recorded(*arguments: Any) -> StripReport:
+        *_, pairs, unlabeled = arguments
+        given.extend(([pair.degraded for pair in pairs], unlabeled))
+        return measure_strip(*arguments)
+
+    monkeypatch.setattr("kdguard.runtime.harden.measure_strip", recorded)
+    data = write_noisy_pairs(tmp_path / "data", count)
+    harden(conv_net_file, tmp_path / "h.onnx", HardenOptions(placement="paired"), data=data)
+    scored, refitted = ({image.tobytes() for image in images} for images in given)
+    assert scored
+    assert bool(refitted) == refits
+    assert not scored & refitted
 
 
 def test_without_data_nothing_is_claimed(conv_net_file: Path, tmp_path: Path) -> None:

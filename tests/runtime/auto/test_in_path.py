@@ -10,7 +10,7 @@ from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.analysis import Analysis, analyse
 from kdguard.runtime.auto.in_path import plan_in_path, shares_of
 from kdguard.runtime.auto.plan import Plan
-from kdguard.runtime.compensation.reserve import Reserve
+from kdguard.runtime.compensation.reserve import MIN_BETWEEN_DB, Reserve
 from kdguard.runtime.fidelity import measure_fidelity
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net
@@ -69,6 +69,15 @@ def test_the_gains_hold_and_not_much_more_would(card: ModelCard, analysis: Analy
     assert room(1.2) < 1
     assert min(site.attributes.gain for site in plan.sites) > 1.001
     assert set(plan.reasons) == {"c", "d"}
+
+
+def test_no_more_is_asked_than_the_gates_and_a_little(card: ModelCard, analysis: Analysis) -> None:
+    """The least value that compensated outputs need beside would leave these nodes hardly any gain."""
+    hardened = scan(card, analysis, budget_db=1.0).apply(make_conv_net())
+    sessions = RestorationSession(make_conv_net(), card), RestorationSession(hardened, card)
+    report, _ = measure_fidelity(*sessions, noisy_pairs(3), card.task, 1.0)
+    assert report.within_budget
+    assert report.psnr_between_db < MIN_BETWEEN_DB - 5
 
 
 def test_no_gain_without_a_budget(card: ModelCard, analysis: Analysis) -> None:

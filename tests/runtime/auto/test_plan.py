@@ -4,25 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from kdguard.export.errors import GateFailedError, UserError
 from kdguard.export.model_card import ModelCard
-from kdguard.graph_passes.costs import estimated_ratio
+from kdguard.graph_passes.costs import (
+    IN_PATH_PER_VALUE,
+    PER_OP,
+    PER_VECTOR,
+    PRODUCTS_PER_VECTOR,
+    estimated_ratio,
+    op_cost,
+)
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.runtime.analysis import analyse
-from kdguard.runtime.auto.automatic import plan_auto
+from kdguard.runtime.analysis import Analysis, analyse
+from kdguard.runtime.auto.automatic import choose_compensated, plan_auto
 from kdguard.runtime.auto.check import MAX_ATTEMPTS, strongest_that_holds
 from kdguard.runtime.auto.options import HardenOptions, PlacementChoice
+from kdguard.runtime.auto.paired import choose_paired, pair_cost
 from kdguard.runtime.auto.plan import Plan, choose_pairs, with_compensation
 from kdguard.runtime.auto.split import split
 from kdguard.runtime.compensation.bench import Outcome
 from kdguard.runtime.compensation.candidate import Compensation, gather
+from kdguard.runtime.compensation.reserve import Reserve
 from kdguard.runtime.fidelity import measure_fidelity
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net
 from tests.runtime.image_pairs import noisy_pairs
+
+
+def changed(analysis: Analysis, name: str, **values: object) -> Analysis:
+    layers = [layer.model_copy(update=values) if layer.name == name else layer for layer in analysis.layers]
+    return analysis.model_copy(update={"layers": layers})
 
 
 @pytest.fixture
@@ -86,6 +103,7 @@ def test_a_layer_is_not_paired_and_compensated_at_once(candidate: Compensation) 
     assert base.sites
     plan = with_compensation(base, candidate)
     assert [site.placement for site in plan.sites if site.layer == "d"] == ["in-path"]
+    assert plan.coverage == base.coverage  # of paired taps
     assert "compensated" in plan.reasons["d"]
     assert plan.rules.splitlines()[0].startswith("1.")
     assert "7. Compensated" in plan.rules
@@ -99,6 +117,69 @@ def test_the_estimated_time_of_a_plan_is_that_of_the_model_it_makes(card: ModelC
     (note,) = plan.notes
     assert ratio > 1.05
     assert f"estimated time {ratio:.2f} of the clean model's" in note
+
+
+def test_time_of_other_nodes_counts_against_the_limit(card: ModelCard) -> None:
+    """All four maps fit, one fewer where another node takes time, and never fewer than rule 2 asks for."""
+    model, pairs = make_conv_net(), noisy_pairs(2)
+    found = analyse(model, card, pairs, sensitivity=False)
+    analysis = changed(found, "a", depth=0.4)  # into the middle third
+    costs = [pair_cost(layer) for layer in analysis.layers if layer.name in ("a", "b", "c", "d")]
+    assert costs[-1] == op_cost(8 * 48 * 48, 8, 1, paired=True)
+    options = HardenOptions(max_slowdown=1 + sum(costs) / analysis.cost + 1e-6)
+
+    def chosen(spare: float) -> Plan:
+        return choose_pairs(model, card, analysis, pairs, options, spare)
+
+    assert (len(chosen(0.0).sites), chosen(0.0).notes) == (4, ())
+    some = 0.5 * min(costs)
+    assert (len(chosen(some).sites), chosen(some).notes) == (3, ())
+    assert len(chosen(max(costs) + 1e-3 * analysis.cost).sites) == 3
+    assert "over --max-slowdown" in chosen(max(costs) + 1e-3 * analysis.cost).notes[0]
+
+
+def test_a_compensated_node_has_its_price_and_its_share_of_the_time(card: ModelCard) -> None:
+    """The estimate worked out by hand, and a limit that the pairs keep by themselves, and with half of the node's."""
+    model, pairs = make_conv_net(), noisy_pairs(4)
+    analysis = analyse(model, card, pairs, sensitivity=False)
+    images = split(pairs, card, analysis, RestorationSession(model, card))
+    found = choose_compensated(model, card, analysis, images, ["d"], Reserve(0.1))
+    assert found.kept
+    for entry in found.kept:
+        rank = entry.attributes.rank
+        node = IN_PATH_PER_VALUE * 8 * 48 * 48 + PER_OP + rank * (PER_VECTOR + PRODUCTS_PER_VECTOR * 8**3)
+        assert entry.candidate.slowdown == pytest.approx(node / analysis.cost)
+    node = found.kept[0].candidate.slowdown
+    pairs_alone = sum(pair_cost(layer) for layer in analysis.layers if layer.name in ("b", "c")) / analysis.cost
+    plan = plan_auto(model, card, analysis, images, HardenOptions(max_slowdown=1 + pairs_alone + node / 2))
+    assert [site.layer for site in plan.sites] == ["b", "c", "d"]
+    assert f"estimated time {1 + pairs_alone + node:.2f}" in plan.notes[0]
+
+
+def with_idle_map() -> onnx.ModelProto:
+    """The small network, and a lively map `idle` that is multiplied by zero before it is added."""
+    model = make_conv_net()
+    nodes = list(model.graph.node)
+    branch = [
+        helper.make_node("Sigmoid", ["c"], ["idle"]),
+        helper.make_node("Mul", ["idle", "zero"], ["nothing"]),
+        helper.make_node("Add", ["d", "nothing"], ["e"]),
+    ]
+    del model.graph.node[:]
+    nodes[4].input[0] = "e"
+    model.graph.node.extend([*nodes[:4], *branch, *nodes[4:]])
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), "zero"))
+    return model
+
+
+def test_a_map_without_influence_is_replaced_by_another(card: ModelCard) -> None:
+    model, pairs = with_idle_map(), noisy_pairs(2)
+    analysis = analyse(model, card, pairs, sensitivity=False)
+    analysis = changed(analysis, "idle", values=1)  # the cheapest of all
+    assert "idle" in {entry.layer for entry in choose_paired(analysis, 0.0, 1.0)}
+    plan = choose_pairs(model, card, analysis, pairs, HardenOptions(max_slowdown=1.0), 0.0)
+    assert len(plan.sites) == 3
+    assert "idle" not in {site.layer for site in plan.sites}
 
 
 def candidate_card() -> ModelCard:
