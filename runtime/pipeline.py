@@ -12,11 +12,10 @@ from kdguard.export.errors import UserError, in_plain_words
 from kdguard.export.model_card import ModelCard, SizeMultiple, ValueRange
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.op.attributes import Gain, Rank, SvdPerturbAttributes
-from kdguard.runtime.attack import DEFAULT_RECIPES
 from kdguard.runtime.auto.options import AUTO, HardenOptions, PlacementChoice
 from kdguard.runtime.fidelity import MAX_BUDGET_DB
 from kdguard.runtime.recipes import get_recipe
-from kdguard.runtime.trial import TrainingOptions
+from kdguard.runtime.red_team.options import DEFAULT_RECIPES, TrainingOptions
 
 NO_SUCH_FIELD = "no such field; docs/pipeline.md lists them"
 

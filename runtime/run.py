@@ -16,12 +16,13 @@ from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.export.tasks import get_task
 from kdguard.export.torch_export import export_teacher
 from kdguard.export.user_code import import_callable
-from kdguard.runtime.attack import AttackOptions, AttackOutcome, attack
 from kdguard.runtime.fidelity import FidelityReport, RestoredImage, measure_fidelity
 from kdguard.runtime.harden import harden
 from kdguard.runtime.manifest import Manifest
 from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.pipeline import Pipeline
+from kdguard.runtime.red_team.attack import AttackOutcome, attack
+from kdguard.runtime.red_team.options import AttackOptions
 from kdguard.runtime.report.environment import current_environment
 from kdguard.runtime.report.summary import RunSummary, conclude
 from kdguard.runtime.session import RestorationSession

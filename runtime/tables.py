@@ -12,7 +12,7 @@ from kdguard.graph_passes.layers import Layer
 from kdguard.runtime.analysis.layer_analysis import Analysis, LayerAnalysis
 from kdguard.runtime.fidelity import WORST_MARGIN_DB, FidelityReport
 from kdguard.runtime.manifest import Manifest
-from kdguard.runtime.scoreboard import Group, Scoreboard
+from kdguard.runtime.red_team.scoreboard import Group, Scoreboard
 from kdguard.runtime.wording import change, counted, misleading_taps, number, plus_minus
 
 BY_COST_MODEL = "from a cost model, not timed"

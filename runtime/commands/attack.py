@@ -63,11 +63,10 @@ def attack(
 
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.onnx_files import model_files
-    from kdguard.runtime.attack import DEFAULT_RECIPES, AttackOptions
-    from kdguard.runtime.attack import attack as run_attack
+    from kdguard.runtime.red_team.attack import attack as run_attack
+    from kdguard.runtime.red_team.options import DEFAULT_RECIPES, AttackOptions, TrainingOptions
     from kdguard.runtime.tables import scoreboard_table
     from kdguard.runtime.terminal import show
-    from kdguard.runtime.trial import TrainingOptions
 
     check_outputs([json], [*model_files(teacher), *model_files(hardened)])
     attack_options = AttackOptions(

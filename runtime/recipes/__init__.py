@@ -3,12 +3,55 @@
 from __future__ import annotations
 
 from kdguard.export.errors import UserError
-from kdguard.runtime.recipes.base import Batch, Recipe
+from kdguard.runtime.recipes.attention_transfer import AttentionTransfer
+from kdguard.runtime.recipes.base import Batch, Recipe, Step
+from kdguard.runtime.recipes.contrastive import Contrastive
+from kdguard.runtime.recipes.dihedral_average import DihedralAverage
+from kdguard.runtime.recipes.dukd import Dukd
+from kdguard.runtime.recipes.fakd import Fakd
 from kdguard.runtime.recipes.fitnets import FitNets
+from kdguard.runtime.recipes.fitnets_standardised import FitNetsStandardised
+from kdguard.runtime.recipes.fitnets_svd_clip import FitNetsSvdClip
+from kdguard.runtime.recipes.fitnets_tuned import FitNetsTuned
+from kdguard.runtime.recipes.fsp import Fsp
+from kdguard.runtime.recipes.output_gt import OutputGt
 from kdguard.runtime.recipes.output_l1 import OutputL1
+from kdguard.runtime.recipes.plugin_substitution import PluginSubstitution
+from kdguard.runtime.recipes.pre_tap import PreTap
+from kdguard.runtime.recipes.same_budget import SameBudget
 from kdguard.runtime.recipes.scratch import Scratch
+from kdguard.runtime.recipes.single_query import SingleQuery
+from kdguard.runtime.recipes.skeptical import Skeptical
+from kdguard.runtime.recipes.static_undo import StaticUndo
+from kdguard.runtime.recipes.strip import Strip
+from kdguard.runtime.recipes.strip_refit import StripRefit
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (Scratch(), OutputL1(), FitNets())}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Scratch(),
+        SameBudget(),
+        OutputL1(),
+        OutputGt(),
+        SingleQuery(),
+        DihedralAverage(),
+        Dukd(),
+        Contrastive(),
+        FitNets(),
+        AttentionTransfer(),
+        Fakd(),
+        Fsp(),
+        FitNetsTuned(),
+        FitNetsStandardised(),
+        FitNetsSvdClip(),
+        StaticUndo(),
+        PreTap(),
+        Strip(),
+        StripRefit(),
+        Skeptical(),
+        PluginSubstitution(),
+    )
+}
 
 
 def get_recipe(name: str) -> Recipe:
@@ -26,4 +69,4 @@ def get_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-__all__ = ["RECIPES", "Batch", "Recipe", "get_recipe"]
+__all__ = ["RECIPES", "Batch", "Recipe", "Step", "get_recipe"]

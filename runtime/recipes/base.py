@@ -1,62 +1,151 @@
-"""What a recipe is: the loss an attacker trains a student with, and what it needs from the teacher."""
+"""What a recipe is: how a thief gets at the teacher's knowledge, and the loss he trains a student with."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from kdguard.export.image_pairs import ImagePair
+from kdguard.export.model_card import ModelCard
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Tier = Literal["control", "T0", "T1", "T1s", "T2", "T3"]
+    from kdguard.runtime.red_team.pieces import Pieces, Scissors
+    from kdguard.runtime.students.base import Restoration, Student
+
+Tier = Literal["control", "T0", "T1", "T1s", "T2"]
+Source = Literal["none", "clean", "hardened"]
+Maps = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One training batch; teacher entries are None where the recipe asked for none.
+    """One training batch; teacher entries are None or empty where the recipe asked for none.
 
     Attributes:
         degraded: [N, C, H, W] in [0, 1].
         clean: [N, C, H * scale, W * scale], the ground truth.
+        owned: [N] bool, false for tiles that the recipe made itself and has no ground truth for.
         teacher_output: like `clean`.
-        teacher_features: [N, F, H_f, W_f], the tapped tensor.
+        teacher_maps: [N, F_i, H_i, W_i], the tapped tensors.
     """
 
     degraded: Tensor
     clean: Tensor
-    teacher_output: Tensor | None
-    teacher_features: Tensor | None
+    owned: Tensor
+    teacher_output: Tensor | None = None
+    teacher_maps: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """All that a loss may look at.
+
+    Attributes:
+        student: for losses that run it on further inputs.
+        restoration: its answer to `batch.degraded`.
+        helper: what the recipe trains along with the student; None where it asked for nothing.
+        weight: of the feature term.
+    """
+
+    student: Student
+    restoration: Restoration
+    batch: Batch
+    helper: nn.Module | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Loot:
+    """What a thief holds: one of the two models, and images.
+
+    Attributes:
+        model: the file, as shipped.
+        tap: the tensor that feature recipes read.
+        earlier_tap: another one before it, for recipes that compare two layers.
+        tiles: degraded images [H, W, C] that he may run it on, unlabeled.
+        pairs: validation tiles, with ground truth.
+    """
+
+    model: onnx.ModelProto
+    card: ModelCard
+    tap: str | None
+    earlier_tap: str | None
+    tiles: Sequence[NDArray[np.float32]]
+    pairs: Sequence[ImagePair]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a recipe asks of the stolen model.
+
+    Attributes:
+        taps: tensors to read beside the output.
+        edit: what is done to the file before it is run, None for nothing; only called where the
+            answers are not in the cache.
+        edit_name: names `edit` in the cache's keys.
+        rework: makes the map to train on, [M, F, H, W], of those that were read, one per tap; None to
+            train on what was read.
+        views: picks those of the eight flips and rotations whose answers are averaged; None asks plainly.
+    """
+
+    taps: tuple[str, ...] = ()
+    edit: Callable[[Loot], onnx.ModelProto] | None = None
+    edit_name: str = ""
+    rework: Callable[[Sequence[Maps]], Maps] | None = None
+    views: Callable[[Loot], tuple[int, ...]] | None = None
 
 
 class Recipe(ABC):
-    """One way to train a student. Stateless; what it learns beside the student comes from `adaptor`.
+    """One way to train a student. Stateless; what it learns beside the student comes from `helper`.
 
     Attributes:
         name: word on the command line and in the scoreboard.
         tier: what the attacker must hold, see docs/threat-model.md.
         source: the paper, or where the recipe comes from.
-        queries: whether the teacher is asked for outputs.
-        taps: whether an intermediate tensor is read.
-        ground_truth: whether the attacker is assumed to own clean images.
+        sources: which teachers it asks; `none` for recipes that never see one.
+        taps: how many feature maps it reads.
+        ground_truth: whether the attacker is assumed to own clean images; without them he validates
+            on the teacher's answers.
+        weights: of the feature term, to choose from by validation; most papers fix one.
     """
 
     name: ClassVar[str]
     tier: ClassVar[Tier]
     source: ClassVar[str]
-    queries: ClassVar[bool] = True
-    taps: ClassVar[bool] = False
+    sources: ClassVar[tuple[Source, ...]] = ("clean", "hardened")
+    taps: ClassVar[int] = 0
     ground_truth: ClassVar[bool] = False
+    weights: ClassVar[tuple[float, ...]] = (1.0,)
 
-    def adaptor(self, student_channels: int, teacher_channels: int) -> nn.Module | None:
-        """A module trained along with the student, or None."""
+    def pieces(self, scissors: Scissors) -> Pieces:
+        """The tiles to train and validate on."""
+        return scissors.own()
+
+    def query(self, loot: Loot) -> Query:
+        """What to ask; raises `UserError` where this model gives the recipe nothing to work with."""
+        return Query(taps=self.chosen_taps(loot))
+
+    def chosen_taps(self, loot: Loot) -> tuple[str, ...]:
+        """As many tensors as the recipe reads, the earlier one first."""
+        tensors = (loot.tap,) if self.taps == 1 else (loot.earlier_tap, loot.tap)
+        return tuple(tap for tap in tensors if tap is not None) if self.taps else ()
+
+    def helper(self, student: Student, map_channels: Sequence[int]) -> nn.Module | None:
+        """A module trained along with the student, or None.
+
+        Args:
+            map_channels: channels of the teacher's maps.
+        """
         return None
 
     @abstractmethod
-    def loss(self, output: Tensor, features: Tensor, batch: Batch, adaptor: nn.Module | None) -> Tensor:
-        """The scalar to minimise.
-
-        Args:
-            output: the student's restored batch.
-            features: the student's feature map [N, F, H, W].
-        """
+    def loss(self, step: Step) -> Tensor:
+        """The scalar to minimise."""

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
-from kdguard.runtime.recipes.base import Batch, Recipe
+from kdguard.runtime.recipes.base import Recipe, Step, Tier
+from kdguard.runtime.recipes.terms import adaptor, feature_mse, to_teacher
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FEATURE_WEIGHT = 1.0
+    from kdguard.runtime.students.base import Student
 
 
 class FitNets(Recipe):
-    """L1(S, T) + w MSE(A F_S, F_T), A a 1x1 convolution trained along."""
+    """L1(S, T) + w MSE(A F_S, F_T), A a 1x1 convolution trained along, w = 1."""
 
     name = "fitnets"
-    tier = "T1"
+    tier: ClassVar[Tier] = "T1"
     source = "Romero et al., arXiv 1412.6550"
-    taps = True
+    taps = 1
 
-    def adaptor(self, student_channels: int, teacher_channels: int) -> nn.Module:
-        from torch import nn
+    def helper(self, student: Student, map_channels: Sequence[int]) -> nn.Module:
+        return adaptor(student.map_channels[-1], map_channels[-1])
 
-        return nn.Conv2d(student_channels, teacher_channels, 1)
-
-    def loss(self, output: Tensor, features: Tensor, batch: Batch, adaptor: nn.Module | None) -> Tensor:
-        from torch.nn.functional import interpolate, mse_loss
-
-        assert batch.teacher_output is not None and batch.teacher_features is not None
-        assert adaptor is not None
-        matched = adaptor(features)
-        if matched.shape[-2:] != batch.teacher_features.shape[-2:]:
-            matched = interpolate(matched, size=batch.teacher_features.shape[-2:], mode="bilinear", align_corners=False)
-        output_term = (output - batch.teacher_output).abs().mean()
-        return output_term + FEATURE_WEIGHT * mse_loss(matched, batch.teacher_features)
+    def loss(self, step: Step) -> Tensor:
+        return to_teacher(step) + step.weight * feature_mse(step)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from kdguard.runtime.recipes.base import Batch, Recipe
+from kdguard.runtime.recipes.base import Recipe, Step, Tier
+from kdguard.runtime.recipes.terms import to_teacher
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 class OutputL1(Recipe):
     """L1(S, T)."""
 
     name = "output-l1"
-    tier = "T0"
+    tier: ClassVar[Tier] = "T0"
     source = "Hinton et al., arXiv 1503.02531, as used for restoration"
 
-    def loss(self, output: Tensor, features: Tensor, batch: Batch, adaptor: nn.Module | None) -> Tensor:
-        assert batch.teacher_output is not None
-        return (output - batch.teacher_output).abs().mean()
+    def loss(self, step: Step) -> Tensor:
+        return to_teacher(step)

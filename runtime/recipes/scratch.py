@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdguard.runtime.recipes.base import Batch, Recipe
+from kdguard.runtime.recipes.base import Recipe, Step
+from kdguard.runtime.recipes.terms import to_truth
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 class Scratch(Recipe):
@@ -16,8 +17,8 @@ class Scratch(Recipe):
     name = "scratch"
     tier = "control"
     source = "ground truth only"
-    queries = False
+    sources = ("none",)
     ground_truth = True
 
-    def loss(self, output: Tensor, features: Tensor, batch: Batch, adaptor: nn.Module | None) -> Tensor:
-        return (output - batch.clean).abs().mean()
+    def loss(self, step: Step) -> Tensor:
+        return to_truth(step)

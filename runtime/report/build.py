@@ -17,11 +17,11 @@ from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import Image, get_task
 from kdguard.runtime.fidelity import WORST_MARGIN_DB, RestoredImage
 from kdguard.runtime.metrics import psnr
+from kdguard.runtime.red_team.trial import TrialResult
 from kdguard.runtime.report import figures
 from kdguard.runtime.report.summary import RunSummary
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.tile_check import IDENTICAL_DB
-from kdguard.runtime.trial import TrialResult
 from kdguard.runtime.wording import counted, misleading_taps, number, plus_minus
 
 DIFFERENCE_GAIN = 10

@@ -14,8 +14,9 @@ from PIL import Image as PilImage
 from kdguard.export.tasks import Image
 from kdguard.runtime.fidelity import RestoredImage
 from kdguard.runtime.metrics import radial_power_spectrum
-from kdguard.runtime.scoreboard import Group, Scoreboard, SummaryEntry
-from kdguard.runtime.trial import TrialResult
+from kdguard.runtime.recipes import get_recipe
+from kdguard.runtime.red_team.scoreboard import Group, Scoreboard, SummaryEntry
+from kdguard.runtime.red_team.trial import TrialResult
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -24,6 +25,7 @@ from matplotlib.figure import Figure
 COLOURS = {"none": "#6b7280", "clean": "#2563eb", "hardened": "#dc2626"}
 _LABELS = {"none": "no teacher", "clean": "from clean", "hardened": "from hardened"}
 SPECTRUM_FLOOR = 1e-16
+CURVE_COLUMNS = 4
 
 plt.rcParams.update(
     {
@@ -80,15 +82,20 @@ def scoreboard_plot(board: Scoreboard) -> str:
 
 def _sides(entry: SummaryEntry) -> list[tuple[str, Group, float]]:
     if entry.tier == "control":
-        return [("none", entry.clean, 0.0)]
+        return [(get_recipe(entry.recipe).sources[0], entry.clean, 0.0)]
     return [("clean", entry.clean, -0.14), ("hardened", entry.hardened, 0.14)]
 
 
 def curves_plot(trials: Sequence[TrialResult]) -> str:
     """Training curves: distance to ground truth on training batches, one panel per recipe."""
     names = list(dict.fromkeys(trial.recipe for trial in trials))
-    figure, panels = plt.subplots(1, len(names), figsize=(1.2 + 3.1 * len(names), 3), sharey=True, squeeze=False)
-    for axes, name in zip(panels[0], names, strict=True):
+    columns = min(len(names), CURVE_COLUMNS)
+    rows = -(-len(names) // columns)
+    size = (1.2 + 3.1 * columns, 3 * rows)
+    figure, panels = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
+    for axes in panels.flat[len(names) :]:
+        axes.axis("off")
+    for axes, name in zip(panels.flat, names, strict=False):
         for trial in trials:
             if trial.recipe == name:
                 steps, values = zip(*trial.curve, strict=True)
@@ -98,7 +105,8 @@ def curves_plot(trials: Sequence[TrialResult]) -> str:
         axes.set_yscale("log")
         axes.set_xlabel("step")
         axes.legend(frameon=False, fontsize=8)
-    panels[0][0].set_ylabel("L1 to ground truth (training)")
+    for row in panels:
+        row[0].set_ylabel("L1 to ground truth (training)")
     return _svg(figure)
 
 

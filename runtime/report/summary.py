@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 
 from kdguard.runtime.fidelity import FidelityReport
 from kdguard.runtime.manifest import Manifest
+from kdguard.runtime.red_team.scoreboard import Scoreboard, SummaryEntry
 from kdguard.runtime.report.environment import Environment
-from kdguard.runtime.scoreboard import Scoreboard, SummaryEntry
 from kdguard.runtime.tables import best_response_line, drop_or_gain
 from kdguard.runtime.wording import change, counted, misleading_taps, number
 

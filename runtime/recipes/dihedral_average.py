@@ -1,0 +1,43 @@
+"""Self-ensemble: the mean of the teacher's answers over flips and rotations, which averages noise away."""
+
+from __future__ import annotations
+
+from kdguard.runtime.recipes.base import Loot, Query
+from kdguard.runtime.recipes.output_l1 import OutputL1
+
+HARMLESS_DB = 0.1
+"""A view whose answers are worse than the plain ones by more than this is left out: rain falls one way."""
+
+
+class DihedralAverage(OutputL1):
+    """L1(S, mean of T over those of the 8 flips and rotations that do not hurt it on validation tiles)."""
+
+    name = "dihedral-average"
+    source = "geometric self-ensemble, Lim et al., CVPRW 2017, used on the teacher"
+    ground_truth = True
+
+    def query(self, loot: Loot) -> Query:
+        return Query(views=harmless_views)
+
+
+def harmless_views(loot: Loot) -> tuple[int, ...]:
+    """Those of the eight views whose answers, turned back, score like the plain ones on the validation tiles."""
+    import numpy as np
+
+    from kdguard.export.tasks import get_task
+    from kdguard.runtime.metrics import psnr
+    from kdguard.runtime.red_team.views import VIEWS, turn, turn_back
+    from kdguard.runtime.session import RestorationSession
+
+    session = RestorationSession(loot.model, loot.card)
+    task, scale = get_task(loot.card.task), loot.card.scale
+    scores = [
+        np.mean(
+            [
+                psnr(turn_back(session.restore(turn(pair.degraded, view)), view), pair.clean, task, scale)
+                for pair in loot.pairs
+            ]
+        )
+        for view in range(VIEWS)
+    ]
+    return tuple(view for view in range(VIEWS) if scores[view] >= scores[0] - HARMLESS_DB)

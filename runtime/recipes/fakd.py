@@ -1,0 +1,38 @@
+"""Feature affinity: which positions of the map resemble which, whatever their channels mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdguard.runtime.recipes.base import Recipe, Step
+from kdguard.runtime.recipes.terms import l1, to_teacher, to_truth
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_SIDE = 24
+"""Maps are pooled to this size: affinity matrices grow with the fourth power of the side."""
+
+
+class Fakd(Recipe):
+    """L1(S, GT) + L1(S, T) + w L1(A_S, A_T), A the cosines between the positions of a map."""
+
+    name = "fakd"
+    tier = "T1"
+    source = "FAKD, He et al., ICIP 2020"
+    taps = 1
+    ground_truth = True
+
+    def loss(self, step: Step) -> Tensor:
+        wanted = step.batch.teacher_maps[-1]
+        side = min(MAX_SIDE, *wanted.shape[-2:])
+        term = l1(_affinity(step.restoration.maps[-1], side), _affinity(wanted, side))
+        return to_truth(step) + to_teacher(step) + step.weight * term
+
+
+def _affinity(maps: Tensor, side: int) -> Tensor:
+    """[N, side^2, side^2] cosines between positions of maps [N, F, H, W] pooled to `side`."""
+    from torch.nn.functional import adaptive_avg_pool2d, normalize
+
+    flat = normalize(adaptive_avg_pool2d(maps, side).flatten(2), dim=1)
+    return flat.transpose(1, 2) @ flat

@@ -1,0 +1,180 @@
+"""The red team: train students from the clean and from the hardened teacher and compare them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from kdguard.export.errors import UserError
+from kdguard.export.image_pairs import ImagePair, load_pairs, refuse_overlap
+from kdguard.export.model_card import CardOverrides, ModelCard
+from kdguard.export.onnx_files import load_onnx
+from kdguard.export.tasks import get_task
+from kdguard.runtime.metrics import check_scorable
+from kdguard.runtime.open_model import resolve_common_card
+from kdguard.runtime.recipes import get_recipe
+from kdguard.runtime.recipes.base import Loot, Recipe, Source
+from kdguard.runtime.red_team.bound import outputs_apart_db
+from kdguard.runtime.red_team.loot import Thief, find_earlier_tap, resolve_tap
+from kdguard.runtime.red_team.material import Material, TestSet, store_test_set, store_tiles
+from kdguard.runtime.red_team.options import AttackOptions
+from kdguard.runtime.red_team.pieces import Scissors
+from kdguard.runtime.red_team.scoreboard import NotRun, Scoreboard, make_scoreboard
+from kdguard.runtime.red_team.sweep import tune_and_run
+from kdguard.runtime.red_team.teacher_cache import TeacherCache
+from kdguard.runtime.red_team.trial import Trial, TrialResult
+from kdguard.runtime.terminal import say
+
+
+@dataclass(frozen=True)
+class AttackOutcome:
+    """The scoreboard, and the trials behind it with curves and sample images."""
+
+    scoreboard: Scoreboard
+    trials: list[TrialResult]
+
+
+def attack(
+    hardened_path: Path,
+    teacher_path: Path,
+    data: Path,
+    test_data: Path | None,
+    options: AttackOptions,
+    *,
+    task: str | None = None,
+    cache: Path | None = None,
+    overrides: CardOverrides | None = None,
+) -> AttackOutcome:
+    """Run every recipe against both models.
+
+    Args:
+        data: the images the attacker owns; every fifth validates.
+        test_data: pairs that nobody trains on; only they are scored. None keeps every fourth image
+            of `data` from training and scores on those.
+        cache: folder for teacher queries and finished trials; a temporary one by default.
+        overrides: what the user says about the models, against their cards.
+
+    Raises:
+        UserError: unknown recipe, bad models or data, a tap that is not there.
+    """
+    recipes = [get_recipe(name) for name in options.recipes]
+    if not recipes or len(set(options.recipes)) < len(recipes):
+        raise UserError("give at least one recipe, each once; `kdguard attack --list-recipes` shows them")
+    if options.seeds < 1:
+        raise UserError(f"--seeds {options.seeds}: at least one seed is needed, three for an interval")
+    teacher, hardened = load_onnx(teacher_path), load_onnx(hardened_path)
+    card = resolve_common_card(teacher, hardened, task, str(teacher_path), overrides, data)
+    train, test = _load_images(data, test_data, card, options.seed)
+    check_scorable(test, get_task(card.task), card.scale)
+    scissors = Scissors(train, card, options.tiles, options.tile, options.seed)
+    say(f"{options.tiles} tiles of {scissors.side} px to train on, {len(test)} test images to score on")
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = cache or Path(scratch)
+        queries = TeacherCache(folder / "queries")
+        stored_test = store_test_set(test, folder / "queries")
+        models: dict[Source, onnx.ModelProto] = {"clean": teacher, "hardened": hardened}
+        preparation = _Preparation(recipes, models, card, scissors, queries, folder / "queries", options.tap)
+        templates = preparation.templates(options, card, stored_test)
+        if not templates:
+            raise UserError(f"no recipe could be run: {preparation.not_run[0].reason}")
+        tuned = tune_and_run(templates, options.seeds, options.backend, folder / "trials")
+        apart = None
+        if any(get_recipe(template.recipe).tier == "T0" for template in templates):
+            apart = outputs_apart_db((teacher, hardened), card, test)
+        board = make_scoreboard(tuned, preparation.not_run, options, preparation.tap, len(test), apart)
+    return AttackOutcome(board, [result for group in tuned for result in group.chosen])
+
+
+class _Preparation:
+    """Cuts tiles and asks the models, recipe by recipe.
+
+    Attributes:
+        tap: that feature recipes read; None where none runs.
+        not_run: recipes that these models give nothing to work with.
+    """
+
+    def __init__(
+        self,
+        recipes: Sequence[Recipe],
+        models: dict[Source, onnx.ModelProto],
+        card: ModelCard,
+        scissors: Scissors,
+        queries: TeacherCache,
+        folder: Path,
+        tap: str | None,
+    ) -> None:
+        self._recipes, self._scissors, self._folder = recipes, scissors, folder
+        self.not_run: list[NotRun] = []
+        teacher, hardened = models["clean"], models["hardened"]
+        own = scissors.own()
+        images = [tile.degraded for tile in own.train]
+        self.tap = resolve_tap(tap, teacher, hardened) if any(recipe.taps for recipe in recipes) else None
+        earlier = None
+        if self.tap and any(recipe.taps > 1 for recipe in recipes):
+            earlier = find_earlier_tap(self.tap, teacher, hardened, card, images[0])
+        self._thieves = {
+            source: Thief(Loot(model, card, self.tap, earlier, images, own.validation), source, queries)
+            for source, model in models.items()
+        }
+
+    def templates(self, options: AttackOptions, card: ModelCard, test: TestSet) -> list[Trial]:
+        """One trial per recipe and source; seed, learning rate and weight are filled in later."""
+        trials = []
+        for recipe in self._recipes:
+            try:
+                found = self._material(recipe)
+            except UserError as error:
+                if len(self._recipes) == 1:
+                    raise
+                say(f"{recipe.name} is left out: {error}", "yellow")
+                self.not_run.append(NotRun(recipe=recipe.name, tier=recipe.tier, reason=str(error)))
+                continue
+            trials += [
+                Trial(
+                    recipe=recipe.name,
+                    source=source,
+                    seed=0,
+                    learning_rate=0.0,
+                    weight=recipe.weights[0],
+                    task=get_task(card.task).name,
+                    scale=card.scale,
+                    options=options.training,
+                    material=material,
+                    test=test,
+                )
+                for source, material in found.items()
+            ]
+        return trials
+
+    def _material(self, recipe: Recipe) -> dict[Source, Material]:
+        pieces = recipe.pieces(self._scissors)
+        tiles = store_tiles(pieces, self._folder)
+        return {
+            source: Material(tiles, None, tiles.identity)
+            if source == "none"
+            else self._thieves[source].material_for(recipe, pieces, tiles)
+            for source in recipe.sources
+        }
+
+
+def _load_images(
+    data: Path, test_data: Path | None, card: ModelCard, seed: int
+) -> tuple[list[ImagePair], list[ImagePair]]:
+    """Images to train on and images to score on, disjoint."""
+    task = get_task(card.task)
+    pairs = load_pairs(data, task, card.channels, card.scale, seed)
+    if test_data is not None:
+        test = load_pairs(test_data, task, card.channels, card.scale, seed + 1)
+        refuse_overlap(pairs, test, "training")
+        return pairs, test
+    if len(pairs) < 2:
+        raise UserError(f"{data}: one image cannot be both trained and scored on; add images or give --test-data")
+    test = pairs[3::4] or pairs[-1:]
+    train = [pair for pair in pairs if all(pair is not kept for kept in test)]
+    refuse_overlap(train, test, "training")
+    return train, test

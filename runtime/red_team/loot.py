@@ -1,0 +1,108 @@
+"""What the thief gets hold of: the tensors he reads, and the model's answers to his tiles."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from kdguard.export.errors import UserError
+from kdguard.export.image_tensor import image_to_tensor
+from kdguard.export.model_card import ModelCard
+from kdguard.export.onnx_files import hash_model
+from kdguard.graph_passes.inventory import hardened_layers
+from kdguard.runtime.recipes.base import Loot, Recipe, Source
+from kdguard.runtime.red_team.material import Material, Tiles
+from kdguard.runtime.red_team.pieces import Pieces
+from kdguard.runtime.red_team.teacher_cache import TeacherCache
+from kdguard.runtime.session import RestorationSession
+
+LOOK_BACK = 48
+"""Tensors before the tap that are looked at for a second one."""
+
+
+def resolve_tap(wanted: str | None, teacher: onnx.ModelProto, hardened: onnx.ModelProto) -> str:
+    """The tensor to read, present in both models: an attacker cannot tap what is not there.
+
+    Args:
+        wanted: what the user asks for; None takes the last layer that misleads.
+
+    Raises:
+        UserError: no such tensor, or nothing hardened to take.
+    """
+    layers = hardened_layers(hardened)
+    if not wanted and not layers:
+        raise UserError("the hardened model has no hardened layer to tap; name one with --tap")
+    # A compensated layer moves little; what misleads an attacker is a paired one, where there is one.
+    misleading = [layer for layer in layers if layer.placement == "paired"] or layers
+    tap = wanted or misleading[-1].layer
+    for model, name in ((teacher, "teacher"), (hardened, "hardened model")):
+        if not any(tap in node.output for node in model.graph.node):
+            raise UserError(f"tap {tap!r} is not a tensor of the {name}'s graph; see `kdguard inspect MODEL`")
+    return tap
+
+
+def find_earlier_tap(
+    tap: str, teacher: onnx.ModelProto, hardened: onnx.ModelProto, card: ModelCard, tile: np.ndarray
+) -> str | None:
+    """A map of the tap's height and width that comes before it in both models, hardened ones first; or None.
+
+    Args:
+        tile: [H, W, C], to see the maps' sizes on.
+    """
+    there = {name for node in hardened.graph.node for name in node.output}
+    order = [name for node in teacher.graph.node for name in node.output if name]
+    before = [name for name in order[: order.index(tap)] if name in there][-LOOK_BACK:]
+    layers = [layer.layer for layer in hardened_layers(hardened) if layer.placement == "paired"]
+    before.reverse()
+    candidates = sorted(before, key=lambda name: name not in layers)
+    session = RestorationSession(teacher, card, taps=[tap, *candidates])
+    wanted, *others = session.run(image_to_tensor(tile, card))[1:]
+    session.release()
+    for name, values in zip(candidates, others, strict=True):
+        if values.ndim == 4 and values.shape[2:] == wanted.shape[2:]:
+            return name
+    return None
+
+
+class Thief:
+    """Asks one model what recipes want to know, each thing once."""
+
+    def __init__(self, loot: Loot, source: Source, cache: TeacherCache) -> None:
+        self._loot, self._source, self._cache = loot, source, cache
+        self._model_hash = hash_model(loot.model)
+        self._hardened = bool(hardened_layers(loot.model))
+
+    def material_for(self, recipe: Recipe, pieces: Pieces, tiles: Tiles) -> Material:
+        """The recipe's material, from the cache where the answers are there.
+
+        Raises:
+            UserError: this model gives the recipe nothing to work with.
+        """
+        query = recipe.query(self._loot)
+        if not self._hardened:
+            # There is nothing to strip, refit or substitute in the clean file.
+            query = replace(query, edit=None, edit_name="")
+        key = (
+            self._model_hash,
+            tiles.identity,
+            self._loot.card.model_dump_json(),
+            query.edit_name,
+            bool(query.views) and recipe.name,
+        )
+
+        def open_session(taps: Sequence[str]) -> tuple[RestorationSession, tuple[int, ...]]:
+            model = query.edit(self._loot) if query.edit else self._loot.model
+            views = query.views(self._loot) if query.views else (0,)
+            return RestorationSession(model, self._loot.card, taps=taps), views
+
+        images = [pair.degraded for pair in (*pieces.train, *pieces.validation)]
+        what = f"asking the {self._source} model ({recipe.name})"
+        answers = self._cache.ask(key, images, query.taps, open_session, what)
+        if query.rework is not None:
+            answers = self._cache.rework(answers, recipe.name, query.rework)
+        identity = hashlib.sha256(repr((key, query.taps, query.rework is not None)).encode()).hexdigest()[:32]
+        return Material(tiles, answers, identity)

@@ -1,0 +1,59 @@
+"""What to try: recipes, seeds, students, and how they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kdguard.runtime.students import Family, Size
+
+DEFAULT_RECIPES = ("scratch", "output-l1", "fitnets")
+Backend = Literal["joblib", "ray"]
+
+
+class TrainingOptions(BaseModel):
+    """How every student of a run is built and trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: Family = "residual-cnn"
+    size: Size = "small"
+    steps: int = Field(600, ge=1, description="at most; validation may stop earlier")
+    batch: int = Field(8, ge=1)
+    patch: int = Field(48, ge=8, description="side of the random crops, in pixels of the degraded image")
+    learning_rates: tuple[float, ...] = Field(
+        (2e-3, 5e-3, 8e-4), min_length=1, description="tried in this order, chosen per recipe by validation"
+    )
+    early_stopping: bool = Field(True, description="keep the best student by validation instead of the last")
+
+    @property
+    def student(self) -> str:
+        """For people."""
+        return f"{self.family}, {self.size}"
+
+
+@dataclass(frozen=True)
+class AttackOptions:
+    """What to try.
+
+    Attributes:
+        recipes: names from `recipes.RECIPES`.
+        seeds: students per recipe and source.
+        tap: tensor the feature recipes read, in both models; the last hardened layer by default.
+        tiles: pieces of his images that the attacker asks about, cut at random.
+        tile: their side in pixels of the degraded image.
+        seed: of the cutting.
+        backend: what runs the trials: this machine's cores, or a Ray cluster.
+    """
+
+    recipes: Sequence[str] = DEFAULT_RECIPES
+    seeds: int = 3
+    tap: str | None = None
+    tiles: int = 64
+    tile: int = 96
+    seed: int = 0
+    backend: Backend = "joblib"
+    training: TrainingOptions = field(default_factory=TrainingOptions)

@@ -1,0 +1,171 @@
+"""The tiles that students are trained and validated on, cut from the attacker's images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdguard.export.errors import UserError
+from kdguard.export.image_pairs import ImagePair
+from kdguard.export.model_card import ModelCard
+
+MIN_TILE = 16
+"""Smaller pieces are all border."""
+
+VALIDATION_SHARE = 5
+"""Every fifth image validates."""
+
+VALIDATION_TILES = 8
+SPLIT = 0.75
+"""Where an image that must both train and validate is cut, as a share of its longer side."""
+
+ZOOM = 2
+"""Factor of the zoomed-in and zoomed-out tiles."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Equally sized tiles.
+
+    Attributes:
+        train: to train on.
+        validation: from other images than `train`, or from another part of the same one.
+        made: how many of the last training tiles the recipe made itself; it has no ground truth for them.
+    """
+
+    train: list[ImagePair]
+    validation: list[ImagePair]
+    made: int = 0
+
+
+class Scissors:
+    """Cuts an attacker's images; the same seed cuts the same tiles, whatever else was cut before."""
+
+    def __init__(self, images: Sequence[ImagePair], card: ModelCard, count: int, side: int, seed: int) -> None:
+        """Choose the tiles' size, and set images aside for validation.
+
+        Args:
+            images: what the attacker owns; test images are not among them.
+            count: training tiles to cut.
+            side: wished side of a tile in pixels of the degraded image. It shrinks to that of the
+                median image and to a multiple of what the model takes: a padded tile's feature map
+                would not line up with it. A model of one fixed size decides it.
+
+        Raises:
+            UserError: the images are too small, or the model's fixed size is not square.
+        """
+        self._card, self._count, self._seed, self._wished = card, count, seed, side
+        self.side = self._side_for([int(np.median([_shorter(image) for image in images]))])
+        self._images = [image for image in images if _shorter(image) >= self.side]
+        self._train = [image for index, image in enumerate(self._images) if index % VALIDATION_SHARE]
+        self._validation = self._images[::VALIDATION_SHARE]
+        if not self._train:
+            self._train, self._validation, self.side = self._split(self._images[0])
+
+    def own(self) -> Pieces:
+        """Tiles at random places of the attacker's images."""
+        return Pieces(
+            self._cut(self._train, self._count, 2, self.side),
+            self._cut(self._validation, VALIDATION_TILES, 1, self.side),
+        )
+
+    def of_one_image(self) -> Pieces:
+        """As many tiles, all from the largest image; those that validate are from another part of it."""
+        largest = max(self._images, key=lambda pair: pair.degraded.shape[0] * pair.degraded.shape[1])
+        train, validation, side = self._split(largest)
+        return Pieces(self._cut(train, self._count, 3, side), self._cut(validation, VALIDATION_TILES, 4, side))
+
+    def with_zoomed(self) -> Pieces:
+        """The attacker's own tiles, then as many zoomed in and as many zoomed out.
+
+        Zoomed in: of a super-resolution pair a crop of the clean image, which is what a camera nearer
+        by would have seen; of other pairs the degraded crop, enlarged. Zoomed out: a larger crop of
+        the degraded image, reduced; as large a one as the image has, up to `ZOOM` times.
+        """
+        own = self.own()
+        rng = np.random.default_rng([self._seed, 5])
+        zoomed = [
+            zoom(self._train[index % len(self._train)], self.side, self._card.scale, rng)
+            for zoom in (_zoomed_in, _zoomed_out)
+            for index in range(self._count)
+        ]
+        return replace(own, train=own.train + zoomed, made=len(zoomed))
+
+    def _side_for(self, lengths: Sequence[int]) -> int:
+        """The largest side that fits into all of `lengths` and that the model takes."""
+        card, side = self._card, self._wished
+        if card.fixed_size:
+            side, other = card.fixed_size
+            if side != other:
+                raise UserError(
+                    f"the model takes images of {other}x{side} only, and students are trained on square tiles"
+                )
+            card = card.model_copy(update={"size_multiple": side})
+        room = min(lengths)
+        side = min(max(side, card.size_multiple), room)
+        side -= side % card.size_multiple
+        if side < max(card.size_multiple, MIN_TILE):
+            raise UserError(
+                f"the images to train on are too small: tiles of {max(card.size_multiple, MIN_TILE)} pixels are "
+                f"needed, the median image has {room}"
+            )
+        return side
+
+    def _cut(self, images: Sequence[ImagePair], count: int, stream: int, side: int) -> list[ImagePair]:
+        scale, rng = self._card.scale, np.random.default_rng([self._seed, stream])
+        tiles = []
+        for index in range(count):
+            pair = images[index % len(images)]
+            top, left = (int(rng.integers(length - side + 1)) for length in pair.degraded.shape[:2])
+            low = (slice(top, top + side), slice(left, left + side))
+            high = (slice(top * scale, (top + side) * scale), slice(left * scale, (left + side) * scale))
+            tiles.append(ImagePair(f"{pair.name}#{index}", pair.degraded[low], pair.clean[high]))
+        return tiles
+
+    def _split(self, image: ImagePair) -> tuple[list[ImagePair], list[ImagePair], int]:
+        """Two parts of one image, cut across its longer side, and the side of tiles that fit into both."""
+        axis = int(np.argmax(image.degraded.shape[:2]))
+        length, scale = image.degraded.shape[axis], self._card.scale
+        # Where the smaller part would have no room for a tile, it gets up to half.
+        room = min(self._wished, image.degraded.shape[1 - axis], length // 2)
+        at = min(int(length * SPLIT), length - room)
+        parts = [
+            ImagePair(
+                image.name,
+                image.degraded.take(range(start, stop), axis),
+                image.clean.take(range(start * scale, stop * scale), axis),
+            )
+            for start, stop in ((0, at), (at, length))
+        ]
+        return parts[:1], parts[1:], self._side_for([_shorter(part) for part in parts])
+
+
+def _shorter(pair: ImagePair) -> int:
+    return min(pair.degraded.shape[:2])
+
+
+def _zoomed_in(pair: ImagePair, side: int, scale: int, rng: np.random.Generator) -> ImagePair:
+    source = pair.clean if scale > 1 else pair.degraded
+    crop = side if scale > 1 else side // ZOOM
+    top, left = (int(rng.integers(length - crop + 1)) for length in source.shape[:2])
+    return _unlabeled(source[top : top + crop, left : left + crop], f"{pair.name} in", side, scale)
+
+
+def _zoomed_out(pair: ImagePair, side: int, scale: int, rng: np.random.Generator) -> ImagePair:
+    crop = min(side * ZOOM, *pair.degraded.shape[:2])
+    top, left = (int(rng.integers(length - crop + 1)) for length in pair.degraded.shape[:2])
+    return _unlabeled(pair.degraded[top : top + crop, left : left + crop], f"{pair.name} out", side, scale)
+
+
+def _unlabeled(image: NDArray[np.float32], name: str, side: int, scale: int) -> ImagePair:
+    """A tile of the wished side; its clean half is zeros, and no loss may look at it."""
+    from skimage.transform import resize
+
+    tile = image
+    if image.shape[0] != side:
+        tile = resize(image, (side, side), order=3, mode="edge", anti_aliasing=image.shape[0] > side)  # type: ignore[no-untyped-call]
+    tile = np.clip(tile, 0, 1).astype(np.float32)
+    return ImagePair(name, tile, np.zeros((side * scale, side * scale, tile.shape[2]), np.float32))

@@ -1,0 +1,156 @@
+"""Teacher queries, asked once and kept: one memory-mapped array per tensor, keyed by model, data and card."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from kdguard.export.errors import UserError
+from kdguard.export.files import atomic_path
+from kdguard.export.image_tensor import image_to_tensor, tensor_to_image
+from kdguard.export.tasks import Image
+from kdguard.runtime.red_team.views import turn, turn_back
+from kdguard.runtime.session import RestorationSession
+from kdguard.runtime.terminal import progress_bar
+
+Maps = NDArray[np.float32]
+OUTPUT = ""
+"""Stands for the output among tensor names; no tensor is called so."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Paths of the cached arrays, so that worker processes map them instead of copying.
+
+    Attributes:
+        output: [M, C, H * scale, W * scale] float32, in [0, 1] up to over- and undershoot.
+        maps: [M, F_i, H_i, W_i] float32, one per tapped tensor.
+    """
+
+    output: Path
+    maps: tuple[Path, ...] = ()
+
+
+class TeacherCache:
+    """A folder of answers. Entries appear in it whole or not at all; damaged ones are asked again."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the folder, making it where it is not there.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot keep teacher queries in {folder}: {error.strerror}; choose another --cache"
+            ) from error
+
+    def ask(
+        self,
+        key: Sequence[object],
+        tiles: Sequence[Image],
+        taps: Sequence[str],
+        open_session: Callable[[Sequence[str]], tuple[RestorationSession, tuple[int, ...]]],
+        description: str,
+    ) -> Answers:
+        """The model's outputs, and tapped tensors, on every tile; only what is not there is asked for.
+
+        Args:
+            key: what the answers depend on, tiles and model included.
+            tiles: [H, W, C] of equal sizes.
+            open_session: given the tensors that are missing, a session that taps them, and the views
+                whose answers are averaged; not called where nothing is missing.
+
+        Raises:
+            UserError: a tap is no 4-D map, or the model fails.
+        """
+        entry = hashlib.sha256(repr(tuple(key)).encode()).hexdigest()[:32]
+        names = (OUTPUT, *dict.fromkeys(taps))
+        paths = {name: self._folder / f"{entry}-{_file_name(name)}.npy" for name in names}
+        missing = [name for name in names if not _is_whole(paths[name], len(tiles))]
+        if missing:
+            session, views = open_session([name for name in missing if name != OUTPUT])
+            with progress_bar(description, len(tiles)) as advance:
+                _fill(session, views, tiles, {name: paths[name] for name in missing}, advance)
+            session.release()
+        return Answers(paths[OUTPUT], tuple(paths[tap] for tap in taps))
+
+    def rework(self, answers: Answers, name: str, change: Callable[[list[Maps]], Maps]) -> Answers:
+        """The answers with another map, made of theirs once and kept.
+
+        Args:
+            name: of the change, part of the key.
+        """
+        entry = hashlib.sha256(repr((name, [path.name for path in answers.maps])).encode()).hexdigest()[:32]
+        target = self._folder / f"{entry}-reworked.npy"
+        maps: list[Maps] = [np.load(path, mmap_mode="r") for path in answers.maps]
+        if not _is_whole(target, len(maps[0])):
+            values = change(maps)
+            with atomic_path(target) as path, path.open("wb") as stream:
+                np.save(stream, values.astype(np.float32))
+        return Answers(answers.output, (target,))
+
+
+def _file_name(tensor: str) -> str:
+    """Tensor names hold slashes and worse."""
+    return "output" if tensor == OUTPUT else "tap-" + hashlib.sha256(tensor.encode()).hexdigest()[:16]
+
+
+def _is_whole(path: Path, count: int) -> bool:
+    """Whether an array is there and undamaged: a full disk or a careless copy may have cut it."""
+    try:
+        return len(np.load(path, mmap_mode="r")) == count
+    except (OSError, ValueError, EOFError):
+        return False
+
+
+def _fill(
+    session: RestorationSession,
+    views: Sequence[int],
+    tiles: Sequence[Image],
+    targets: Mapping[str, Path],
+    advance: Callable[[], None],
+) -> None:
+    """Write the answers to all tiles; arrays take their places when all are there."""
+    arrays: dict[str, Maps] = {}
+    with ExitStack() as stack:
+        parts = {name: stack.enter_context(atomic_path(target)) for name, target in targets.items()}
+        for index, tile in enumerate(tiles):
+            answer = _answer(session, tile, views)
+            for name, part in parts.items():
+                values = answer[name]
+                if name not in arrays:
+                    arrays[name] = open_memmap(part, mode="w+", dtype=np.float32, shape=(len(tiles), *values.shape))
+                arrays[name][index] = values
+            advance()
+        for array in arrays.values():
+            array.flush()  # type: ignore[attr-defined]
+
+
+def _answer(session: RestorationSession, tile: Image, views: Sequence[int]) -> dict[str, Maps]:
+    """Output [C, H * scale, W * scale], averaged over the views, and each tap [F, H, W] of the first view."""
+    outputs: list[Image] = []
+    taps: list[Maps] = []
+    for view in views:
+        turned = turn(tile, view)
+        output, *maps = session.run(image_to_tensor(turned, session.card))
+        if not np.isfinite(output).all():
+            raise UserError("the model gives NaN or infinity on one of the images to train on; leave that image out")
+        outputs.append(turn_back(tensor_to_image(output, session.card, *turned.shape[:2]), view))
+        taps = taps or maps
+    answer: dict[str, Maps] = {OUTPUT: np.mean(outputs, axis=0).transpose(2, 0, 1)}
+    for name, values in zip(session.taps, taps, strict=True):
+        if values.ndim != 4:
+            raise UserError(f"tap {name!r} has shape {list(values.shape)}; recipes compare 4-D maps")
+        answer[name] = values[0]
+    return answer

@@ -1,0 +1,142 @@
+"""One trial: one student, trained with one recipe from one source with one seed, and scored."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from kdguard.export.tasks import Image, get_task
+from kdguard.runtime.metrics import psnr, ssim
+from kdguard.runtime.recipes import get_recipe
+from kdguard.runtime.recipes.base import Source
+from kdguard.runtime.red_team.material import Material, TestSet
+from kdguard.runtime.red_team.options import TrainingOptions
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Everything a worker process needs; arrays travel as paths."""
+
+    recipe: str
+    source: Source
+    seed: int
+    learning_rate: float
+    weight: float
+    task: str
+    scale: int
+    options: TrainingOptions
+    material: Material
+    test: TestSet
+
+    @property
+    def key(self) -> str:
+        """Hash of all that the result depends on, the code that trains included."""
+        parts = (
+            (self.recipe, self.source, self.seed, self.learning_rate, self.weight, self.task, self.scale),
+            # Rates are alternatives that other trials try.
+            self.options.model_dump_json(exclude={"learning_rates"}),
+            (self.material.identity, self.test.identity),
+            _code_of(self.recipe),
+        )
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What came of a trial.
+
+    Attributes:
+        psnr: mean over the test images, dB.
+        ssim: likewise.
+        validation_db: best PSNR on the validation tiles; what choices are made by.
+        diverged: the loss, or an image, became NaN or infinite.
+        parameters: of the student.
+        steps: that were trained.
+        batch: images per step; smaller than asked for where memory ran out.
+        curve: (step, mean L1 to ground truth on training batches since the last point).
+        validation_curve: (step, PSNR on the validation tiles).
+        sample: the student's restoration of the sample image, [H, W, C].
+        sample_index: which test image that is.
+    """
+
+    recipe: str
+    source: Source
+    seed: int
+    psnr: float
+    ssim: float
+    diverged: bool
+    parameters: int
+    curve: list[tuple[int, float]] = field(repr=False)
+    sample: Image = field(repr=False)
+    sample_index: int = 0
+    validation_db: float = 0.0
+    validation_curve: list[tuple[int, float]] = field(default_factory=list, repr=False)
+    learning_rate: float = 0.0
+    weight: float = 1.0
+    steps: int = 0
+    batch: int = 0
+
+
+@cache
+def _code_of(recipe: str) -> str:
+    """Hash of the files that decide what a trial of this recipe gives."""
+    from kdguard.runtime import students
+    from kdguard.runtime.red_team import batches, training
+
+    modules = {cls.__module__ for cls in type(get_recipe(recipe)).__mro__ if cls.__module__.startswith("kdguard.")}
+    files = {Path(str(sys.modules[name].__file__)) for name in modules}
+    files |= {Path(str(module.__file__)) for module in (batches, training)}
+    files |= set(Path(str(students.__file__)).parent.glob("*.py"))
+    files.add(Path(str(sys.modules[get_recipe.__module__].__file__)).with_name("terms.py"))
+    digest = hashlib.sha256()
+    for path in sorted(files, key=lambda path: path.name):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def run_trial(trial: Trial, threads: int) -> TrialResult:
+    """Train and score one student. Same trial, same thread count, same numbers.
+
+    Args:
+        threads: of torch on the CPU.
+
+    Raises:
+        UserError: not even one image per step fits into memory.
+    """
+    import torch
+
+    from kdguard.runtime.red_team.training import train
+
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trained = train(trial, device)
+    task, pairs, images = get_task(trial.task), trial.test.load(), []
+    with torch.no_grad():
+        for pair in pairs:
+            tensor = torch.from_numpy(pair.degraded.transpose(2, 0, 1)[None].copy()).to(device)
+            images.append(trained.student(tensor)[0].cpu().numpy().transpose(1, 2, 0))
+    diverged = trained.diverged or not all(np.isfinite(image).all() for image in images)
+    scored = [(np.nan_to_num(image), pair) for image, pair in zip(images, pairs, strict=True)]
+    return TrialResult(
+        recipe=trial.recipe,
+        source=trial.source,
+        seed=trial.seed,
+        psnr=float(np.mean([psnr(image, pair.clean, task, trial.scale) for image, pair in scored])),
+        ssim=float(np.mean([ssim(image, pair.clean, task, trial.scale) for image, pair in scored])),
+        diverged=diverged,
+        parameters=sum(p.numel() for p in trained.student.parameters()),
+        curve=trained.curve,
+        sample=scored[trial.test.sample][0],
+        sample_index=trial.test.sample,
+        validation_db=trained.validation_db,
+        validation_curve=trained.validation_curve,
+        learning_rate=trial.learning_rate,
+        weight=trial.weight,
+        steps=trained.steps,
+        batch=trained.batch,
+    )
