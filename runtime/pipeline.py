@@ -15,7 +15,7 @@ from kdguard.graph_passes.op.attributes import Gain, Rank, SvdPerturbAttributes
 from kdguard.runtime.auto.options import AUTO, HardenOptions, PlacementChoice
 from kdguard.runtime.fidelity import MAX_BUDGET_DB
 from kdguard.runtime.recipes import get_recipe
-from kdguard.runtime.red_team.options import DEFAULT_RECIPES, TrainingOptions
+from kdguard.runtime.red_team.options import DEFAULT_RECIPES, Backend, TrainingOptions
 
 NO_SUCH_FIELD = "no such field; docs/pipeline.md lists them"
 
@@ -127,6 +127,7 @@ class AttackSection(_Strict):
     seeds: int = Field(3, ge=1)
     tap: str | None = None
     tiles: int = Field(64, ge=1)
+    backend: Backend = "joblib"
     training: TrainingOptions = Field(default_factory=TrainingOptions)
 
     @field_validator("recipes")

@@ -43,13 +43,30 @@ def attack(
         list[str] | None, typer.Option("--recipes", help="Recipe names, repeated or comma-separated.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Students per recipe and teacher.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps per student.")] = 600,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps per student, at most.")] = 600,
+    student: Annotated[options.FamilyOption, typer.Option(help="Kind of student.")] = options.FamilyOption.residual_cnn,
+    size: Annotated[options.SizeOption, typer.Option(help="Size of the students.")] = options.SizeOption.small,
+    learning_rates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R,R,...", help="Chosen from per recipe, by validation; 2e-3, 5e-3 and 8e-4 by default."
+        ),
+    ] = None,
+    early_stopping: Annotated[
+        bool, typer.Option(help="Keep the best student by validation, or the last, as papers do.")
+    ] = True,
     tap: Annotated[
         str | None, typer.Option(help="Tensor that feature recipes read; the last paired layer by default.")
     ] = None,
     tiles: Annotated[int, typer.Option(min=1, help="Square pieces cut from the data to train on.")] = 64,
     seed: options.Seed = 0,
-    cache: Annotated[Path | None, typer.Option(help="Folder that keeps teacher queries between runs.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps teacher queries and finished students: a stopped attack goes on there."),
+    ] = None,
+    backend: Annotated[
+        options.BackendOption, typer.Option(help="This machine's cores or GPU, or a Ray cluster.")
+    ] = options.BackendOption.joblib,
     value_range: options.ValueRange = None,
     layout: options.Layout = None,
     size_multiple: options.SizeMultiple = None,
@@ -64,7 +81,7 @@ def attack(
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.onnx_files import model_files
     from kdguard.runtime.red_team.attack import attack as run_attack
-    from kdguard.runtime.red_team.options import DEFAULT_RECIPES, AttackOptions, TrainingOptions
+    from kdguard.runtime.red_team.options import DEFAULT_RECIPES, AttackOptions
     from kdguard.runtime.tables import scoreboard_table
     from kdguard.runtime.terminal import show
 
@@ -75,7 +92,8 @@ def attack(
         tap=tap,
         tiles=tiles,
         seed=seed,
-        training=TrainingOptions(steps=steps),
+        backend=backend.value,
+        training=options.training_options(steps, student, size, learning_rates, early_stopping),
     )
     overrides = options.card_overrides(value_range, layout, size_multiple, extra_input)
     outcome = run_attack(

@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from kdguard.export.model_card import CardOverrides
+    from kdguard.runtime.red_team.options import TrainingOptions
 
 TASK_NAMES = "super-resolution, low-light, underwater, dehazing, deraining or denoising"
 
@@ -44,6 +45,28 @@ class LayoutOption(StrEnum):
 
     nchw = "NCHW"
     nhwc = "NHWC"
+
+
+class FamilyOption(StrEnum):
+    """`--student`."""
+
+    residual_cnn = "residual-cnn"
+    unet = "unet"
+
+
+class SizeOption(StrEnum):
+    """`--size`."""
+
+    small = "small"
+    medium = "medium"
+    large = "large"
+
+
+class BackendOption(StrEnum):
+    """`--backend`."""
+
+    joblib = "joblib"
+    ray = "ray"
 
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")]
@@ -87,6 +110,29 @@ ExtraInput = Annotated[
         help="Constant for a further input, e.g. a noise level; several values by commas; repeat for more inputs.",
     ),
 ]
+
+
+def training_options(
+    steps: int, student: FamilyOption, size: SizeOption, learning_rates: str | None, early_stopping: bool
+) -> TrainingOptions:
+    """As the red team takes them.
+
+    Raises:
+        UserError: a learning rate that is no positive number.
+    """
+    from kdguard.export.errors import UserError
+    from kdguard.runtime.red_team.options import TrainingOptions
+
+    given = TrainingOptions(steps=steps, family=student.value, size=size.value, early_stopping=early_stopping)
+    if learning_rates is None:
+        return given
+    try:
+        rates = tuple(float(rate) for rate in learning_rates.split(","))
+    except ValueError:
+        rates = ()
+    if not rates or not all(0 < rate < float("inf") for rate in rates):
+        raise UserError(f"--learning-rates {learning_rates}: give positive numbers with commas between, as 2e-3,5e-3")
+    return given.model_copy(update={"learning_rates": rates})
 
 
 def card_overrides(

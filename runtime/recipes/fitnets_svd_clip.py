@@ -40,7 +40,7 @@ def estimate_amplification(sigma: NDArray[np.float64]) -> tuple[int, float]:
     ranks = [rank for rank in RANKS if rank < len(jumps)]
     if not ranks:
         return 0, 1.0
-    excess = {rank: float(jumps[rank - 1] / jumps[rank]) for rank in ranks}
+    excess = {rank: float(jumps[rank - 1] / max(jumps[rank], 1.0)) for rank in ranks}
     best = max(ranks, key=excess.__getitem__)
     return (best, excess[best]) if excess[best] > 1 else (0, 1.0)
 

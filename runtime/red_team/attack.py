@@ -28,6 +28,7 @@ from kdguard.runtime.red_team.sweep import tune_and_run
 from kdguard.runtime.red_team.teacher_cache import TeacherCache
 from kdguard.runtime.red_team.trial import Trial, TrialResult
 from kdguard.runtime.terminal import say
+from kdguard.runtime.wording import counted
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def attack(
     train, test = _load_images(data, test_data, card, options.seed)
     check_scorable(test, get_task(card.task), card.scale)
     scissors = Scissors(train, card, options.tiles, options.tile, options.seed)
-    say(f"{options.tiles} tiles of {scissors.side} px to train on, {len(test)} test images to score on")
+    tiles = counted(options.tiles, "tile")
+    say(f"{tiles} of {scissors.side} px to train on, {counted(len(test), 'test image')} to score on")
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = cache or Path(scratch)

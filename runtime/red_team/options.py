@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,7 +24,7 @@ class TrainingOptions(BaseModel):
     steps: int = Field(600, ge=1, description="at most; validation may stop earlier")
     batch: int = Field(8, ge=1)
     patch: int = Field(48, ge=8, description="side of the random crops, in pixels of the degraded image")
-    learning_rates: tuple[float, ...] = Field(
+    learning_rates: tuple[Annotated[float, Field(gt=0, lt=float("inf"))], ...] = Field(
         (2e-3, 5e-3, 8e-4), min_length=1, description="tried in this order, chosen per recipe by validation"
     )
     early_stopping: bool = Field(True, description="keep the best student by validation instead of the last")

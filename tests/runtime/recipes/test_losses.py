@@ -1,61 +1,270 @@
-"""Losses against hand-computed values."""
+"""Every loss against values worked out by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from math import sqrt
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdguard.export.errors import UserError
-from kdguard.runtime.recipes import RECIPES, Batch, get_recipe
+from kdguard.runtime.recipes import RECIPES, Batch, Recipe, Step, get_recipe
+from kdguard.runtime.recipes.contrastive import CONTRASTIVE_WEIGHT, STAGE_WEIGHTS, frozen_stages
+from kdguard.runtime.students.base import Restoration, Student
 
 OUTPUT = torch.tensor([[[[0.1, 0.2], [0.3, 0.4]]]])
 CLEAN = torch.tensor([[[[0.0, 0.0], [0.0, 1.0]]]])
 TEACHER = torch.tensor([[[[0.2, 0.2], [0.2, 0.2]]]])
-FEATURES = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
-TEACHER_FEATURES = torch.tensor([[[[2.0, 4.0], [6.0, 8.0]], [[0.0, 0.0], [0.0, 3.0]]]])
-BATCH = Batch(CLEAN, CLEAN, TEACHER, TEACHER_FEATURES)
+SHALLOW = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
+DEEP = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+EARLIER = torch.tensor([[[[0.0, 0.0], [0.0, 2.0]]]])
+TAPPED = torch.tensor([[[[2.0, 4.0], [6.0, 8.0]], [[0.0, 0.0], [0.0, 3.0]]]])
+
+TO_TRUTH = (0.1 + 0.2 + 0.3 + 0.6) / 4
+TO_TEACHER = (0.1 + 0.0 + 0.1 + 0.2) / 4
+
+
+class Halving(Student):
+    """Halves every value; shows the maps above."""
+
+    channels, scale, map_channels = 1, 1, (1, 1)
+
+    def restore(self, degraded: Tensor) -> Restoration:
+        return Restoration(degraded / 2, (SHALLOW, DEEP))
+
+
+def batch(maps: Sequence[Tensor] = (TAPPED,), degraded: Tensor = CLEAN) -> Batch:
+    return Batch(degraded, CLEAN, torch.tensor([True]), TEACHER, tuple(maps))
+
+
+def step(helper: nn.Module | None = None, weight: float = 1.0, asked: Batch | None = None) -> Step:
+    return Step(Halving(), Restoration(OUTPUT, (SHALLOW, DEEP)), asked or batch(), helper, weight)
+
+
+def loss_of(name: str, given: Step) -> float:
+    return float(get_recipe(name).loss(given))
+
+
+def set_to(convolution: nn.Module, weight: Sequence[float], bias: Sequence[float]) -> None:
+    assert isinstance(convolution, nn.Conv2d)
+    assert convolution.bias is not None
+    with torch.no_grad():
+        convolution.weight[:] = torch.tensor(weight).reshape(convolution.weight.shape)
+        convolution.bias[:] = torch.tensor(bias)
+
+
+def fitnets_helper(name: str) -> nn.Module:
+    """Channel 0 matches the tap; channel 1 gives 0, 0.5, 1, 1.5 against 0, 0, 0, 3."""
+    helper = get_recipe(name).helper(Halving(), (2,))
+    assert isinstance(helper, nn.Conv2d)
+    assert helper.kernel_size == (1, 1)
+    set_to(helper, [2.0, 0.5], [0.0, -0.5])
+    return helper
+
+
+FEATURE_MSE = (0.5**2 + 1.0**2 + 1.5**2) / 8
 
 
 def test_scratch_looks_at_ground_truth_only() -> None:
-    expected = (0.1 + 0.2 + 0.3 + 0.6) / 4
-    loss = get_recipe("scratch").loss(OUTPUT, FEATURES, Batch(CLEAN, CLEAN, None, None), None)
-    assert loss.item() == pytest.approx(expected)
+    blind = Batch(CLEAN, CLEAN, torch.tensor([True]))
+    assert loss_of("scratch", step(asked=blind)) == pytest.approx(TO_TRUTH)
 
 
-def test_output_l1_looks_at_the_teacher_only() -> None:
-    expected = (0.1 + 0.0 + 0.1 + 0.2) / 4
-    assert get_recipe("output-l1").loss(OUTPUT, FEATURES, BATCH, None).item() == pytest.approx(expected)
+@pytest.mark.parametrize("name", ["output-l1", "single-query", "dihedral-average", "plugin-substitution"])
+def test_output_recipes_look_at_the_teacher_only(name: str) -> None:
+    assert loss_of(name, step()) == pytest.approx(TO_TEACHER)
 
 
-def test_fitnets_adds_the_squared_distance_after_the_adaptor() -> None:
-    recipe = get_recipe("fitnets")
-    adaptor = recipe.adaptor(1, 2)
-    assert isinstance(adaptor, nn.Conv2d)
-    assert adaptor.kernel_size == (1, 1)
-    with torch.no_grad():
-        adaptor.weight[:] = torch.tensor([2.0, 0.5]).reshape(2, 1, 1, 1)
-        adaptor.bias[:] = torch.tensor([0.0, -0.5])  # type: ignore[index]
-    # Channel 0 matches; channel 1 gives 0, 0.5, 1, 1.5 against 0, 0, 0, 3.
-    feature_term = (0.5**2 + 1.0**2 + 1.5**2) / 8
-    loss = recipe.loss(OUTPUT, FEATURES, BATCH, adaptor)
-    assert loss.item() == pytest.approx(0.1 + feature_term)
+@pytest.mark.parametrize("name", ["output+gt", "same-budget"])
+def test_ground_truth_and_outputs_share_the_loss(name: str) -> None:
+    assert loss_of(name, step()) == pytest.approx((TO_TRUTH + TO_TEACHER) / 2)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fitnets",
+        "fitnets-tuned",
+        "fitnets-standardised",
+        "fitnets-svd-clip",
+        "static-undo",
+        "pre-tap",
+        "strip",
+        "strip+refit",
+    ],
+)
+def test_fitnets_adds_the_squared_distance_after_the_adaptor(name: str) -> None:
+    helper = fitnets_helper(name)
+    assert loss_of(name, step(helper)) == pytest.approx(TO_TEACHER + FEATURE_MSE)
+    assert loss_of(name, step(helper, weight=0.1)) == pytest.approx(TO_TEACHER + 0.1 * FEATURE_MSE)
 
 
 def test_fitnets_resizes_the_students_map() -> None:
-    recipe = get_recipe("fitnets")
-    adaptor = recipe.adaptor(1, 2)
-    wide = Batch(CLEAN, CLEAN, TEACHER, torch.zeros(1, 2, 4, 4))
-    assert torch.isfinite(recipe.loss(OUTPUT, FEATURES, wide, adaptor))
+    helper = fitnets_helper("fitnets")
+    wide = batch([TAPPED.repeat_interleave(2, -1).repeat_interleave(2, -2)])
+    assert loss_of("fitnets", step(helper, asked=wide)) > TO_TEACHER
+
+
+def test_attention_transfer_compares_where_maps_are_strong() -> None:
+    student = [1.0, 4.0, 9.0, 16.0]
+    teacher = [4.0, 16.0, 36.0, 64.0 + 9.0]
+    own, wanted = ([value / sqrt(sum(v * v for v in values)) for value in values] for values in (student, teacher))
+    expected = sum((a - b) ** 2 for a, b in zip(own, wanted, strict=True))
+    assert loss_of("attention-transfer", step(weight=3.0)) == pytest.approx(TO_TEACHER + 3 * expected, rel=1e-5)
+
+
+def test_attention_does_not_see_a_gain_on_the_whole_map() -> None:
+    once, tenfold = (loss_of("attention-transfer", step(asked=batch([TAPPED * gain]))) for gain in (1, 10))
+    assert once == pytest.approx(tenfold, abs=1e-6)
+
+
+def test_fakd_compares_cosines_between_positions() -> None:
+    # The student's one channel is positive everywhere: all cosines 1. The teacher's last position (8, 3)
+    # has cosine 8 / sqrt(73) with the three others, in both triangles of the 4 x 4 matrix.
+    expected = 6 * (1 - 8 / sqrt(73)) / 16
+    assert loss_of("fakd", step()) == pytest.approx(TO_TRUTH + TO_TEACHER + expected, rel=1e-5)
+
+
+def test_fsp_compares_products_of_two_layers() -> None:
+    helper = get_recipe("fsp").helper(Halving(), (1, 2))
+    assert isinstance(helper, nn.ModuleList)
+    set_to(helper[0], [3.0], [0.0])
+    set_to(helper[1], [1.0, 0.0], [0.0, 1.0])
+    # Student: 3 x shallow is 3 at the first position, where the deep channels are 1 and 1: 3/4, 3/4.
+    # Teacher: the earlier map is 2 at the last position, where the tapped channels are 8 and 3: 4, 3/2.
+    expected = ((0.75 - 4) ** 2 + (0.75 - 1.5) ** 2) / 2
+    assert loss_of("fsp", step(helper, asked=batch([EARLIER, TAPPED]))) == pytest.approx(TO_TEACHER + expected)
+
+
+def test_skeptical_keeps_the_teacher_away_from_the_main_head() -> None:
+    helper = get_recipe("skeptical").helper(Halving(), (2,))
+    assert isinstance(helper, nn.ModuleDict)
+    set_to(helper["map"], [2.0, 0.0], [0.0, 1.0])
+    image = helper["image"]
+    assert isinstance(image, nn.Conv2d)
+    set_to(image, [0.0] * 4 + [0.5] + [0.0] * 4, [0.1])
+    # The auxiliary image: degraded + 0.5 x shallow + 0.1 = 0.6, 0.1, 0.1, 1.1.
+    main_to_auxiliary = (0.5 + 0.1 + 0.2 + 0.7) / 4
+    auxiliary_to_teacher = (0.4 + 0.1 + 0.1 + 0.9) / 4
+    # Shallow through the adaptor: 2, 0, 0, 0 and 1, 1, 1, 1 against the tap.
+    features = ((0 + 16 + 36 + 64) + (1 + 1 + 1 + 4)) / 8
+    expected = TO_TRUTH + main_to_auxiliary + auxiliary_to_teacher + 0.1 * features
+    assert loss_of("skeptical", step(helper, weight=0.1)) == pytest.approx(expected)
+
+
+def test_dukd_asks_for_agreement_under_every_invertible_change() -> None:
+    degraded = torch.tensor([[[[0.0, 0.2], [0.4, 1.0]]]])
+    # Halving commutes with flips and turns; inverting values first makes it 1 - (1 - x) / 2 = (1 + x) / 2.
+    plain = ((degraded / 2) - TEACHER).abs().mean().item()
+    inverted = ((1 + degraded) / 2 - TEACHER).abs().mean().item()
+    found = set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        found.add(round(loss_of("dukd", step(asked=batch(degraded=degraded))) - TO_TRUTH - TO_TEACHER, 5))
+    assert found == {round(plain, 5), round(inverted, 5)}
+
+
+def test_dukd_turns_images_back() -> None:
+    class Shifting(Halving):
+        """Depends on the position, so that only the right inverse gives back the same values."""
+
+        def restore(self, degraded: Tensor) -> Restoration:
+            return Restoration(degraded.clone(), (SHALLOW, DEEP))
+
+    degraded = torch.rand(1, 1, 3, 3)
+    agreeing = Batch(degraded, degraded, torch.tensor([True]), degraded)
+    given = Step(Shifting(), Restoration(degraded, (SHALLOW, DEEP)), agreeing)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        assert loss_of("dukd", given) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["scratch", "dukd"])
+def test_tiles_without_ground_truth_do_not_count_against_it(name: str) -> None:
+    halves = Batch(CLEAN, CLEAN, torch.tensor([False]), TEACHER)
+    expected = 0.0 if name == "scratch" else TO_TEACHER + (CLEAN / 2 - TEACHER).abs().mean().item()
+    torch.manual_seed(1)  # no inversion of values
+    assert loss_of(name, step(asked=halves)) == pytest.approx(expected)
+
+
+def test_contrastive_is_a_ratio_of_distances() -> None:
+    def distance(stage: int, first: Tensor, second: Tensor) -> float:
+        for module in list(frozen_stages(1))[: stage + 1]:
+            first, second = module(first), module(second)
+        return float((first - second).abs().mean())
+
+    expected = sum(
+        weight * distance(i, OUTPUT, TEACHER) / distance(i, OUTPUT, CLEAN) for i, weight in enumerate(STAGE_WEIGHTS)
+    )
+    found = loss_of("contrastive", step())
+    assert found == pytest.approx(TO_TRUTH + TO_TEACHER + CONTRASTIVE_WEIGHT * expected, rel=1e-4)
+
+
+def test_the_frozen_network_is_the_same_everywhere_and_is_not_trained() -> None:
+    before = torch.random.get_rng_state()
+    first = [p.clone() for p in frozen_stages(3).parameters()]
+    frozen_stages.cache_clear()
+    torch.manual_seed(5)
+    assert all(torch.equal(a, b) for a, b in zip(first, frozen_stages(3).parameters(), strict=True))
+    assert not any(p.requires_grad for p in frozen_stages(3).parameters())
+    torch.random.set_rng_state(before)
+
+
+def test_losses_of_batches_are_means_over_images() -> None:
+    """Twice the same image gives the same loss, whatever the recipe."""
+    helpers = {"fsp": (1, 2)}
+    for name, recipe in RECIPES.items():
+        maps = (EARLIER, TAPPED) if recipe.taps == 2 else (TAPPED,)
+        helper = recipe.helper(Halving(), helpers.get(name, (2,)))
+        losses = []
+        for count in (1, 2):
+            asked = Batch(
+                CLEAN.repeat(count, 1, 1, 1),
+                CLEAN.repeat(count, 1, 1, 1),
+                torch.ones(count, dtype=torch.bool),
+                TEACHER.repeat(count, 1, 1, 1),
+                tuple(m.repeat(count, 1, 1, 1) for m in maps),
+            )
+            restoration = Restoration(
+                OUTPUT.repeat(count, 1, 1, 1),
+                (SHALLOW.repeat(count, 1, 1, 1), DEEP.repeat(count, 1, 1, 1)),
+            )
+            torch.manual_seed(0)
+            losses.append(float(recipe.loss(Step(Halving(), restoration, asked, helper))))
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5), name
 
 
 def test_registry_states_tier_and_source() -> None:
     for name, recipe in RECIPES.items():
         assert recipe.name == name
-        assert recipe.tier in {"control", "T0", "T1", "T1s", "T2", "T3"}
+        assert recipe.tier in {"control", "T0", "T1", "T1s", "T2"}
         assert recipe.source
-    assert RECIPES["scratch"].queries is False
-    assert RECIPES["fitnets"].taps is True
+        assert recipe.__doc__
+    assert RECIPES["scratch"].sources == ("none",)
+    assert RECIPES["same-budget"].sources == ("clean",)
+    assert RECIPES["fitnets"].taps == 1
+
+
+def test_what_asks_for_ground_truth_looks_at_it_and_nothing_else_does() -> None:
+    """Recipes without ground truth must not learn from it, or T0 figures would be too good."""
+    other = 1 - CLEAN
+
+    def changes(recipe: Recipe) -> bool:
+        maps = (EARLIER, TAPPED) if recipe.taps == 2 else (TAPPED,)
+        helper = recipe.helper(Halving(), tuple(m.shape[1] for m in maps))
+        losses = []
+        for truth in (CLEAN, other):
+            asked = replace(batch(maps), clean=truth)
+            torch.manual_seed(0)
+            losses.append(float(recipe.loss(replace(step(helper), batch=asked))))
+        return losses[0] != losses[1]
+
+    looking = {name for name, recipe in RECIPES.items() if changes(recipe)}
+    # The self-ensemble needs ground truth to choose its views, not for its loss.
+    assert looking | {"dihedral-average"} == {name for name, recipe in RECIPES.items() if recipe.ground_truth}
 
 
 def test_unknown_recipe_suggests_the_nearest() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from kdguard.runtime.fidelity import FidelityReport, Quality
 from kdguard.runtime.manifest import Manifest, ManifestLayer
-from kdguard.runtime.scoreboard import Group, Scoreboard, SummaryEntry, _best_response
+from kdguard.runtime.red_team.scoreboard import BestResponse, BestStudent, Group, Scoreboard, SummaryEntry
 from kdguard.runtime.strip import StripReport
 from kdguard.runtime.tile_check import TilingReport
 
@@ -41,11 +42,25 @@ def fidelity(loss: float = 0.0) -> FidelityReport:
     )
 
 
+def best_response(entries: Sequence[SummaryEntry]) -> BestResponse | None:
+    """The best of both sides; none where only controls ran, or a side diverged."""
+    clean = [e for e in entries if not e.clean.diverged]
+    hardened = [e for e in entries if not e.hardened.diverged]
+    if all(e.tier == "control" for e in entries) or not clean or not hardened:
+        return None
+    first, second = max(clean, key=lambda e: e.clean.psnr), max(hardened, key=lambda e: e.hardened.psnr)
+    return BestResponse(
+        clean=BestStudent(recipe=first.recipe, psnr=first.clean.psnr),
+        hardened=BestStudent(recipe=second.recipe, psnr=second.hardened.psnr),
+        drop_db=first.clean.psnr - second.hardened.psnr,
+    )
+
+
 def scoreboard(*entries: SummaryEntry) -> Scoreboard:
     return Scoreboard(
         rows=[],
         summary=list(entries),
-        best_response=_best_response(entries),
+        best_response=best_response(entries),
         seeds=3,
         steps=10,
         student="residual-cnn",

@@ -14,10 +14,10 @@ from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import get_task
 from kdguard.runtime.fidelity import RestoredImage
 from kdguard.runtime.manifest import Coverage
+from kdguard.runtime.red_team.trial import TrialResult
 from kdguard.runtime.report.build import write_report
 from kdguard.runtime.report.environment import current_environment
 from kdguard.runtime.report.summary import RunSummary, conclude
-from kdguard.runtime.trial import TrialResult
 from tests.runtime.report.made_up import entry, fidelity, layer, manifest, scoreboard, strip, tiling
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kdguard.runtime.manifest import Coverage, Manifest
+from kdguard.runtime.red_team.scoreboard import SummaryEntry
 from kdguard.runtime.report.summary import Verdict, conclude
-from kdguard.runtime.scoreboard import SummaryEntry
 from tests.runtime.report.made_up import entry, fidelity, layer, manifest, scoreboard, strip, tiling
 
 

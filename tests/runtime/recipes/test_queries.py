@@ -1,0 +1,165 @@
+"""What recipes do to the stolen file and to what they read from it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from kdguard.export.errors import UserError
+from kdguard.export.image_pairs import ImagePair
+from kdguard.export.image_tensor import image_to_tensor
+from kdguard.export.model_card import ModelCard
+from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
+from kdguard.graph_passes.op import SvdPerturbAttributes
+from kdguard.graph_passes.op.reference import svd_perturb
+from kdguard.runtime.recipes import get_recipe
+from kdguard.runtime.recipes.base import Loot
+from kdguard.runtime.recipes.dihedral_average import harmless_views
+from kdguard.runtime.recipes.fitnets_standardised import standardised
+from kdguard.runtime.recipes.fitnets_svd_clip import clip_amplified, estimate_amplification
+from kdguard.runtime.recipes.static_undo import undone
+from kdguard.runtime.session import RestorationSession
+from tests.conftest import photograph
+
+IMAGE = photograph(48).astype(np.float32) / 255
+
+
+@pytest.fixture
+def hardened(conv_net: onnx.ModelProto) -> onnx.ModelProto:
+    attributes = SvdPerturbAttributes(rank=2, gain=30.0)
+    return InsertSvdPerturb(["d"], attributes=attributes, placement="paired")(conv_net).model
+
+
+def loot(model: onnx.ModelProto, card: ModelCard, tap: str | None = "d", earlier: str | None = "b") -> Loot:
+    return Loot(model, card, tap, earlier, [IMAGE], [ImagePair("p", IMAGE, IMAGE)])
+
+
+def read(model: onnx.ModelProto, card: ModelCard, tap: str) -> np.ndarray:
+    return RestorationSession(model, card, taps=[tap]).run(image_to_tensor(IMAGE, card))[1]
+
+
+def asked(name: str, holding: Loot) -> np.ndarray:
+    """The last map that a recipe ends up with."""
+    query = get_recipe(name).query(holding)
+    model = query.edit(holding) if query.edit else holding.model
+    maps = [read(model, holding.card, tap) for tap in query.taps]
+    return query.rework(maps) if query.rework else maps[-1]
+
+
+def test_the_tap_misleads_and_what_goes_around_it_does_not(
+    conv_net: onnx.ModelProto, hardened: onnx.ModelProto, card: ModelCard
+) -> None:
+    clean = read(conv_net, card, "d")
+    assert np.abs(asked("fitnets", loot(hardened, card)) - clean).max() > np.abs(clean).max()
+    for name in ("pre-tap", "strip", "strip+refit"):
+        np.testing.assert_allclose(asked(name, loot(hardened, card)), clean, atol=1e-5, err_msg=name)
+        # Of the clean model they read the layer itself.
+        np.testing.assert_allclose(asked(name, loot(conv_net, card)), clean, atol=1e-5, err_msg=name)
+
+
+def test_refitting_changes_the_readers_of_in_path_layers(conv_net: onnx.ModelProto, card: ModelCard) -> None:
+    attributes = SvdPerturbAttributes(rank=2, gain=1.5)
+    in_path = InsertSvdPerturb(["d"], attributes=attributes, placement="in-path")(conv_net).model
+    before = {t.name: onnx.numpy_helper.to_array(t) for t in conv_net.graph.initializer}
+    changed = {}
+    for name in ("strip", "strip+refit"):
+        query = get_recipe(name).query(loot(in_path, card))
+        assert query.edit is not None
+        found = {t.name: onnx.numpy_helper.to_array(t) for t in query.edit(loot(in_path, card)).graph.initializer}
+        changed[name] = {w for w, values in before.items() if w not in found or not np.allclose(found[w], values)}
+    assert changed == {"strip": set(), "strip+refit": {"wt"}}
+
+
+def test_substitution_is_deletion_without_deleting(
+    conv_net: onnx.ModelProto, hardened: onnx.ModelProto, card: ModelCard
+) -> None:
+    query = get_recipe("plugin-substitution").query(loot(hardened, card))
+    assert query.edit is not None
+    model = query.edit(loot(hardened, card))
+    assert [node.op_type for node in model.graph.node] == [node.op_type for node in hardened.graph.node]
+    onnx.checker.check_model(model, full_check=True)
+    tensor = image_to_tensor(IMAGE, card)
+    clean, substituted = (RestorationSession(m, card).run(tensor)[0] for m in (conv_net, model))
+    np.testing.assert_allclose(substituted, clean, atol=1e-6)
+
+
+def test_fsp_needs_two_layers(hardened: onnx.ModelProto, card: ModelCard) -> None:
+    assert get_recipe("fsp").query(loot(hardened, card)).taps == ("b", "d")
+    with pytest.raises(UserError, match="compares two layers"):
+        get_recipe("fsp").query(loot(hardened, card, earlier=None))
+
+
+def test_standardised_maps_forget_scale_and_offset() -> None:
+    rng = np.random.default_rng(0)
+    maps = rng.standard_normal((3, 4, 5, 5)).astype(np.float32)
+    maps[:, 3] = 7.0
+    found = standardised([maps * 50 + 3])
+    np.testing.assert_allclose(found, standardised([maps]), atol=1e-4)
+    np.testing.assert_allclose(found.mean(axis=(0, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(found[:, :3].std(axis=(0, 2, 3)), 1, atol=1e-5)
+    assert (found[:, 3] == 0).all()
+
+
+def falling_spectra(count: int = 4) -> np.ndarray:
+    """Maps [M, 8, 12, 12] whose singular values fall by a third from each to the next."""
+    rng = np.random.default_rng(1)
+    maps = []
+    for _ in range(count):
+        left = np.linalg.qr(rng.standard_normal((8, 8)))[0]
+        right = np.linalg.qr(rng.standard_normal((144, 8)))[0]
+        maps.append((left * 1.5 ** -np.arange(8)) @ right.T)
+    return np.stack(maps).reshape(count, 8, 12, 12).astype(np.float32)
+
+
+@pytest.mark.parametrize(("rank", "gain"), [(1, 10.0), (3, 5.0), (4, 40.0)])
+def test_amplification_is_read_off_the_spectra_and_taken_back(rank: int, gain: float) -> None:
+    clean = falling_spectra()
+    tapped = svd_perturb(clean.astype(np.float64), SvdPerturbAttributes(rank=rank, gain=gain)).Y.astype(np.float32)
+    sigma = np.linalg.svd(tapped.reshape(len(tapped), 8, -1), compute_uv=False).astype(np.float64)
+    found = estimate_amplification(sigma)
+    assert found[0] == rank
+    assert found[1] == pytest.approx(gain, rel=0.02)
+    np.testing.assert_allclose(clip_amplified([tapped]), clean, atol=0.02)
+
+
+def test_maps_without_a_jump_are_left_alone() -> None:
+    clean = falling_spectra()
+    np.testing.assert_allclose(clip_amplified([clean]), clean, atol=0.02)
+    one_channel = clean[:, :1]
+    np.testing.assert_array_equal(clip_amplified([one_channel]), one_channel)
+    zeros = np.zeros_like(clean)
+    assert np.isfinite(clip_amplified([zeros])).all()
+
+
+def test_a_linear_change_is_undone_from_a_few_images() -> None:
+    rng = np.random.default_rng(2)
+    clean = rng.standard_normal((6, 5, 8, 8)).astype(np.float32)
+    mixing = rng.standard_normal((5, 5)).astype(np.float32)
+    perturbed = np.einsum("mfhw,fg->mghw", clean, mixing) + 3
+    found = undone([clean, perturbed])
+    # The fit saw the first four.
+    np.testing.assert_allclose(found[4:], clean[4:], atol=1e-2)
+
+
+def test_static_undo_reads_both_sides(hardened: onnx.ModelProto, card: ModelCard) -> None:
+    query = get_recipe("static-undo").query(loot(hardened, card))
+    clean, tapped = (read(hardened, card, tap) for tap in query.taps)
+    assert np.abs(tapped).max() > 5 * np.abs(clean).max()
+
+
+def test_views_that_hurt_the_teacher_are_left_out(card: ModelCard) -> None:
+    """A teacher that brightens from top to bottom knows up from down: turning the image hurts it."""
+    from onnx import helper
+
+    from tests.conftest import make_model
+
+    ramp = np.linspace(0, 0.3, 48, dtype=np.float32)[None, None, :, None]
+    falling = make_model([helper.make_node("Add", ["image", "ramp"], ["restored"])], {"ramp": ramp})
+    degraded = IMAGE * 0.5
+    truth = degraded + ramp[0].transpose(1, 2, 0)
+    holding = Loot(falling, card, None, None, [degraded], [ImagePair("p", degraded, truth)])
+    # As it is, and mirrored left to right: the ramp does not change.
+    assert harmless_views(holding) == (0, 4)
+    same = make_model([helper.make_node("Identity", ["image"], ["restored"])], {})
+    assert len(harmless_views(Loot(same, card, None, None, [degraded], [ImagePair("p", degraded, truth)]))) == 8
