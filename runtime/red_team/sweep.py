@@ -37,14 +37,14 @@ def run_and_keep(trial: Trial, threads: int, ledger: Path) -> TrialResult:
 
 
 def tune_and_run(templates: Sequence[Trial], seeds: int, backend: Backend, ledger: Path) -> list[Tuned]:
-    """Choose learning rate, then feature weight, per template by validation at seed 0; then run the other seeds.
+    """Choose feature weight, then learning rate, per template by validation at seed 0; then run the other seeds.
 
     Args:
         templates: one trial per recipe and source; rate, weight and seed are filled in here.
         ledger: folder of finished trials.
     """
     run = partial(_run, backend=backend, ledger=ledger)
-    rates = templates[0].options.learning_rates if templates else ()
+    rates = templates[0].options.learning_rates
     tried: dict[Trial, list[Trial]] = {template: [] for template in templates}
     results: dict[Trial, TrialResult] = {}
 
@@ -57,13 +57,11 @@ def tune_and_run(templates: Sequence[Trial], seeds: int, backend: Backend, ledge
         # max keeps the first of equals: the first rate and weight are the usual ones.
         return max(tried[template], key=lambda trial: results[trial].validation_db)
 
-    first = {template: replace(template, seed=0, weight=_weights(template)[0]) for template in templates}
-    attempt(
-        lambda template: (replace(first[template], learning_rate=rate) for rate in rates), "choosing learning rates"
-    )
-    if any(len(_weights(template)) > 1 for template in templates):
-        leaders = {template: best(template) for template in templates}
-        attempt(lambda t: (replace(leaders[t], weight=w) for w in _weights(t)), "choosing feature weights")
+    # Weights first, at the usual rate: a rate that is best for a misleading term is none for the student without it.
+    first = {t: replace(t, seed=0, learning_rate=rates[0]) for t in templates}
+    attempt(lambda t: (replace(first[t], weight=weight) for weight in _weights(t)), "choosing feature weights")
+    leaders = {template: best(template) for template in templates}
+    attempt(lambda t: (replace(leaders[t], learning_rate=rate) for rate in rates), "choosing learning rates")
     settings = {template: best(template) for template in templates}
     chosen = {t: [replace(settings[t], seed=seed) for seed in range(seeds)] for t in templates}
     further = [trial for trials in chosen.values() for trial in trials if trial not in results]

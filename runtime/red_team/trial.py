@@ -94,7 +94,7 @@ def _code_of(recipe: str) -> str:
     files |= set(Path(str(students.__file__)).parent.glob("*.py"))
     files.add(Path(str(sys.modules[get_recipe.__module__].__file__)).with_name("terms.py"))
     digest = hashlib.sha256()
-    for path in sorted(files, key=lambda path: path.name):
+    for path in sorted(files):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -6,8 +6,10 @@ path on all of them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from kdguard.export.errors import MissingDependencyError
 
@@ -23,16 +25,18 @@ def run_trials(trials: Sequence[Trial], job: Job) -> Iterator[tuple[Trial, Trial
         MissingDependencyError: Ray is not installed.
     """
     try:
-        import ray
+        # Through importlib: Ray's own annotations say little, and it is not there in a plain installation.
+        ray: Any = import_module("ray")
     except ImportError as error:
         raise MissingDependencyError("--backend ray needs Ray: pip install 'kdguard[ray]'") from error
     ours = not ray.is_initialized()
     if ours:
-        ray.init(logging_level="error", log_to_driver=False, include_dashboard=False)
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     try:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(job)
-        running = {task.remote(trial, 1): trial for trial in trials}
+        # Ray takes functions only, and a job may be a partial.
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(lambda trial: job(trial, 1))
+        running = {task.remote(trial): trial for trial in trials}
         while running:
             done, _ = ray.wait(list(running), num_returns=1)
             trial = running.pop(done[0])

@@ -13,13 +13,14 @@ from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
 from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.runtime import teacher_cache
-from kdguard.runtime.attack import AttackOptions, AttackOutcome, _load_images, attack, cut_tiles
 from kdguard.runtime.harden import HardenOptions, harden
-from kdguard.runtime.trial import TrainingOptions
+from kdguard.runtime.recipes import RECIPES
+from kdguard.runtime.red_team import teacher_cache
+from kdguard.runtime.red_team.attack import AttackOutcome, _load_images, attack
+from kdguard.runtime.red_team.options import AttackOptions, TrainingOptions
 from tests.conftest import photograph
 
-FAST = TrainingOptions(width=8, blocks=1, steps=40, batch=4, patch=24, learning_rate=5e-3)
+FAST = TrainingOptions(steps=40, batch=4, patch=24, learning_rates=(5e-3,))
 
 
 def options(**changes: object) -> AttackOptions:
@@ -49,7 +50,6 @@ def test_rows_and_repeatability(run: Callable[..., AttackOutcome]) -> None:
     board = run().scoreboard
     assert [(r.recipe, r.source, r.seed) for r in board.rows] == [
         (recipe, source, seed)
-        for seed in (0, 1)
         for recipe, source in (
             ("scratch", "none"),
             ("output-l1", "clean"),
@@ -57,6 +57,7 @@ def test_rows_and_repeatability(run: Callable[..., AttackOutcome]) -> None:
             ("fitnets", "clean"),
             ("fitnets", "hardened"),
         )
+        for seed in (0, 1)
     ]
     assert board.tap == "d"
     assert run().scoreboard == board
@@ -74,39 +75,46 @@ def test_a_copy_of_the_teacher_shows_no_drop(run: Callable[..., AttackOutcome], 
     assert [entry.drop_db for entry in summary] == [0.0, 0.0, 0.0]
 
 
-def test_teacher_is_asked_once(run: Callable[..., AttackOutcome], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_questions(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def forbid() -> None:
+        def refuse(*_: object) -> None:
+            raise AssertionError("asked again")
+
+        monkeypatch.setattr(teacher_cache, "_fill", refuse)
+
+    return forbid
+
+
+def test_teacher_is_asked_once(run: Callable[..., AttackOutcome], no_questions: Callable[[], None]) -> None:
     first = run(seeds=1).scoreboard
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("asked again")
-
-    monkeypatch.setattr(teacher_cache, "_ask", refuse)
+    no_questions()
     assert run(seeds=1).scoreboard == first
+    # A further recipe that reads the same tensors costs no teacher time.
+    run(seeds=1, recipes=("attention-transfer", "output+gt"))
     for other in ({"tap": "b"}, {"tiles": 9}, {"seed": 5}):
         with pytest.raises(AssertionError, match="asked again"):
-            run(seeds=1, **other)
+            run(seeds=1, recipes=("fitnets",), **other)
 
 
 def test_a_model_with_other_weights_is_asked_again(
-    run: Callable[..., AttackOutcome], hardened_file: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., AttackOutcome], hardened_file: Path, no_questions: Callable[[], None]
 ) -> None:
     run(seeds=1)
     model = load_onnx(hardened_file)
     weight = model.graph.initializer[0]
     weight.raw_data = bytes(len(weight.raw_data))
     save_onnx(model, hardened_file)
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("asked again")
-
-    monkeypatch.setattr(teacher_cache, "_ask", refuse)
+    no_questions()
     with pytest.raises(AssertionError, match="asked again"):
         run(seeds=1)
 
 
 def test_a_damaged_cache_entry_is_replaced(run: Callable[..., AttackOutcome], tmp_path: Path) -> None:
     first = run(seeds=1).scoreboard
-    for path in (tmp_path / "cache").rglob("outputs.npy"):
+    damaged = [*(tmp_path / "cache" / "queries").glob("*-output.npy"), *(tmp_path / "cache" / "trials").iterdir()]
+    assert len(damaged) == 2 + 5
+    for path in damaged:
         path.write_bytes(path.read_bytes()[:50])
     assert run(seeds=1).scoreboard == first
 
@@ -120,7 +128,7 @@ def test_an_unwritable_cache_is_one_line(
 
 
 def test_diverged_students_are_no_evidence(run: Callable[..., AttackOutcome]) -> None:
-    wild = FAST.model_copy(update={"learning_rate": 1e12, "steps": 5})
+    wild = FAST.model_copy(update={"learning_rates": (1e25,), "steps": 5, "early_stopping": False})
     board = run(seeds=2, training=wild).scoreboard
     assert all(row.diverged for row in board.rows)
     assert [entry.clean.diverged for entry in board.summary] == [2, 2, 2]
@@ -130,14 +138,14 @@ def test_diverged_students_are_no_evidence(run: Callable[..., AttackOutcome]) ->
 def test_an_interrupted_query_leaves_no_entry(
     run: Callable[..., AttackOutcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(_session: object, _tiles: object, folder: Path, _advance: object) -> None:
-        (folder / "outputs.npy").write_bytes(b"half")
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(teacher_cache, "_ask", interrupt)
+    monkeypatch.setattr(teacher_cache, "_answer", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run()
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert not list((tmp_path / "cache" / "queries").glob("*-output.npy"))
+    assert not list((tmp_path / "cache" / "queries").glob(".*"))
 
 
 def test_seeds_give_different_students(run: Callable[..., AttackOutcome]) -> None:
@@ -147,7 +155,7 @@ def test_seeds_give_different_students(run: Callable[..., AttackOutcome]) -> Non
 
 def test_seeds_start_from_different_weights(run: Callable[..., AttackOutcome]) -> None:
     """With next to no training only the first weights can tell two students apart."""
-    still = FAST.model_copy(update={"learning_rate": 1e-12, "steps": 1})
+    still = FAST.model_copy(update={"learning_rates": (1e-12,), "steps": 1})
     rows = run(recipes=("scratch",), seeds=2, training=still).scoreboard.rows
     assert abs(rows[0].psnr - rows[1].psnr) > 1e-3
 
@@ -180,47 +188,50 @@ def test_training_images_are_not_scored(conv_net_file: Path, hardened_file: Path
         attack(hardened_file, conv_net_file, pairs_folder, pairs_folder, options())
 
 
-def card_of(scale: int = 1, size_multiple: int = 1) -> ModelCard:
-    return ModelCard(
-        task="deraining", input_name="image", output_name="restored", scale=scale, size_multiple=size_multiple
-    )
-
-
-def test_tiles_fit_the_size_multiple_and_small_images_are_left_out() -> None:
-    pairs = []
-    for name, side in (("large", 90), ("medium", 75), ("small", 20)):
-        image = photograph(side).astype(np.float32) / 255
-        pairs.append(ImagePair(name, image, image))
-    tiles = cut_tiles(pairs, 6, 96, card_of(size_multiple=32), seed=0)
-    assert {tile.degraded.shape for tile in tiles} == {(64, 64, 3)}
-    assert {tile.name.split("#")[0] for tile in tiles} == {"large", "medium"}
-    with pytest.raises(UserError, match="too small"):
-        cut_tiles(pairs, 6, 96, card_of(size_multiple=128), seed=0)
-
-
-def test_a_fixed_size_decides_the_tiles() -> None:
-    image = photograph(90).astype(np.float32) / 255
-    pairs = [ImagePair("p", image, image)]
-    tiles = cut_tiles(pairs, 3, 96, card_of().model_copy(update={"fixed_size": (40, 40)}), seed=0)
-    assert {tile.degraded.shape for tile in tiles} == {(40, 40, 3)}
-    with pytest.raises(UserError, match="too small"):
-        cut_tiles(pairs, 3, 96, card_of().model_copy(update={"fixed_size": (128, 128)}), seed=0)
-    with pytest.raises(UserError, match="square tiles"):
-        cut_tiles(pairs, 3, 96, card_of().model_copy(update={"fixed_size": (40, 60)}), seed=0)
-
-
 def test_images_kept_for_the_score_are_not_trained_on(pairs_folder: Path, card: ModelCard) -> None:
     train, test = _load_images(pairs_folder, None, card, seed=0)
     assert [pair.name for pair in train] == ["p0.png", "p1.png", "p2.png"]
     assert [pair.name for pair in test] == ["p3.png"]
 
 
-@pytest.mark.parametrize("scale", [1, 2])
-def test_tiles_line_up(scale: int) -> None:
-    clean = photograph(64).astype(np.float32) / 255
-    pair = ImagePair("p", clean[::scale, ::scale], clean)
-    tiles = cut_tiles([pair], 5, 16, card_of(scale), seed=0)
-    assert len({tile.degraded.tobytes() for tile in tiles}) > 1
-    for tile in tiles:
-        assert tile.degraded.shape == (16, 16, 3)
-        np.testing.assert_array_equal(tile.clean[::scale, ::scale], tile.degraded)
+def test_every_recipe_runs_on_a_hardened_model(run: Callable[..., AttackOutcome]) -> None:
+    few = FAST.model_copy(update={"steps": 4})
+    board = run(recipes=tuple(RECIPES), seeds=1, training=few).scoreboard
+    assert board.not_run == []
+    assert {entry.recipe for entry in board.summary} == set(RECIPES)
+    assert all((entry.bound_db is not None) == (entry.tier == "T0") for entry in board.summary)
+
+
+def test_what_goes_around_the_nodes_is_not_misled(run: Callable[..., AttackOutcome]) -> None:
+    """Paired nodes: before them, without them and with an identity in their place the map is the clean one."""
+    recipes = ("fitnets", "pre-tap", "strip", "strip+refit", "plugin-substitution")
+    drops = {entry.recipe: entry.drop_db for entry in run(recipes=recipes, seeds=1).scoreboard.summary}
+    assert drops.pop("fitnets") > 1.0
+    assert max(map(abs, drops.values())) < 0.05
+
+
+def test_a_recipe_that_cannot_run_is_named_and_the_others_go_on(
+    run: Callable[..., AttackOutcome], conv_net_file: Path
+) -> None:
+    """`a` is the first map of the network: nothing comes before it."""
+    board = run(recipes=("output-l1", "fsp"), seeds=1, tap="a").scoreboard
+    assert [entry.recipe for entry in board.summary] == ["output-l1"]
+    assert [(missing.recipe, missing.tier) for missing in board.not_run] == [("fsp", "T1")]
+    with pytest.raises(UserError, match="compares two layers"):
+        run(recipes=("fsp",), seeds=1, tap="a")
+
+
+def test_settings_are_chosen_by_validation_and_only_seed_0_tries_them(run: Callable[..., AttackOutcome]) -> None:
+    rates = FAST.model_copy(update={"learning_rates": (5e-3, 1e-6)})
+    board = run(recipes=("scratch", "fitnets-tuned"), seeds=2, training=rates).scoreboard
+    for recipe, source in (("scratch", "none"), ("fitnets-tuned", "clean"), ("fitnets-tuned", "hardened")):
+        rows = [row for row in board.rows if (row.recipe, row.source) == (recipe, source)]
+        tried = [row for row in board.tried if (row.recipe, row.source) == (recipe, source)]
+        assert [row.seed for row in rows] == [0, 1]
+        assert {row.seed for row in tried} == {0}
+        best = max(tried, key=lambda row: row.validation_db or 0)
+        assert {(row.learning_rate, row.weight) for row in rows} == {(best.learning_rate, best.weight)}
+        assert {row.learning_rate for row in tried} == {1e-6, 5e-3}
+        assert best.learning_rate == 5e-3
+    # Features that mislead are given no weight.
+    assert {row.weight for row in board.rows if row.source == "hardened"} == {0.0}
