@@ -1,6 +1,6 @@
-"""Resize, axis by axis, for every mode and coordinate rule that exporters write.
+"""Resize, axis by axis, for every mode and coordinate rule that exporters write; and sampling at given places.
 
-On each axis a result is a weighted sum of a few input positions: one for nearest, two for linear, four
+On each axis a result of Resize is a weighted sum of a few input positions: one for nearest, two for linear, four
 for cubic, more where antialiasing widens the filter.
 """
 
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kdguard.runtime.torch_graph.node import Node, Operator, along, integers
 
@@ -123,4 +124,10 @@ def _resize(
     return x
 
 
-OPERATORS: dict[str, Operator] = {"Resize": _resize, "Upsample": _resize}
+def _grid_sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
+    """As torch has it; the modes were renamed in opset 20."""
+    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(node.get("mode", "bilinear"), node.get("mode", "bilinear"))
+    return functional.grid_sample(x, grid, mode, node.get("padding_mode", "zeros"), bool(node.get("align_corners", 0)))
+
+
+OPERATORS: dict[str, Operator] = {"Resize": _resize, "Upsample": _resize, "GridSample": _grid_sample}

@@ -56,3 +56,14 @@ def test_older_versions() -> None:
     agree("Resize", [MAP, SCALES[0]], opset=10, mode="linear")
     agree("Upsample", [MAP, SCALES[0]], opset=9)
     agree("Upsample", [MAP, SCALES[0]], opset=9, mode="linear")
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("corners", [0, 1])
+def test_sampling_at_given_places(corners: int, padding: str) -> None:
+    places = values(2, 4, 5, 2, seed=1)
+    options: dict[str, Any] = {"align_corners": corners, "padding_mode": padding}
+    for mode in ("bilinear", "nearest", "bicubic"):
+        agree("GridSample", [MAP, places], opset=16, mode=mode, **options)
+    for mode in ("linear", "nearest", "cubic"):
+        agree("GridSample", [MAP, places], opset=20, mode=mode, **options)
