@@ -6,10 +6,17 @@ import json
 import sys
 from pathlib import Path
 
+RESULTS = Path(__file__).parent / "results"
+
+
+def command_line() -> str:
+    """As it was typed, from the checkout's root."""
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+
 
 def write_results(**measured: object) -> None:
     """One JSON document on standard output, with the command that made it."""
     name = Path(sys.argv[0]).stem
-    command = " ".join(["python", f"benchmarks/{name}.py", *sys.argv[1:], ">", f"benchmarks/results/{name}.json"])
+    command = f"{command_line()} > benchmarks/results/{name}.json"
     json.dump({"command": command, **measured}, sys.stdout, indent=1)
     print()

@@ -12,9 +12,12 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import red_team_tables
+from table_text import between, number, table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -23,22 +26,6 @@ IDENTICAL_DB = 100.0
 """Agreement beyond this differs by rounding only."""
 SLOWDOWN_GOALS = {"super-resolution": 1.05, "underwater": 1.10, "denoising": 1.05}
 """Hardened over clean time that the defaults of `kdguard harden` were to reach."""
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """Fixed digits, and no minus before a zero; `-` for None."""
-    return "-" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def between(values: Sequence[float], digits: int = 2) -> str:
-    """`0.62 to 0.98`, or one figure where both are the same."""
-    low, high = number(min(values), digits), number(max(values), digits)
-    return low if low == high else f"{low} to {high}"
 
 
 def compensated(row: Row) -> list[Row]:
@@ -186,6 +173,10 @@ PARTS: dict[str, tuple[str, str | None, Callable[[Sequence[Row]], str]]] = {
     "latency of nodes": ("docs/hardening.md", "zoo_latency", node_time_table),
     "undo": ("docs/hardening.md", "feature_undo", undo_table),
     "strip": ("docs/threat-model.md", "zoo_harden", strip_sentence),
+    "recipes": ("docs/attacks.md", None, red_team_tables.recipes_table),
+    "students": ("docs/attacks.md", None, red_team_tables.students_table),
+    "defences": ("docs/attacks.md", None, red_team_tables.defences_table),
+    "bound": ("docs/threat-model.md", "output_bound", red_team_tables.bound_sentence),
 }
 """Per part: the document it stands in, the benchmark it comes from (None: the code itself), what makes it."""
 

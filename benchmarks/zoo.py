@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx
+
 from kdguard.export.image_pairs import ImagePair, load_pairs
 from kdguard.export.model_card import ModelCard
+from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import TASKS, get_task
+from kdguard.runtime.open_model import resolve_card
 
 ROOT = Path(__file__).parent.parent
 ZOO = Path(os.environ.get("KDGUARD_ZOO", ROOT.parent / "shared" / "zoo"))
@@ -31,6 +36,22 @@ def calibration_folder(scratch: Path) -> Path:
     folder.mkdir()
     (folder / "clean").symlink_to(ZOO / "train")
     return folder
+
+
+def calibration_pairs(task: str, card: ModelCard, limit: int | None = None) -> list[ImagePair]:
+    """The zoo's training images, degraded by the task."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = calibration_folder(Path(scratch))
+        return load_pairs(folder, get_task(task), card.channels, card.scale, seed=0, limit=limit)
+
+
+def open_hardened(task: str) -> tuple[onnx.ModelProto, ModelCard]:
+    """The hardened model that benchmarks/zoo_harden.py left, and its card."""
+    path = HARDENED / f"{task}.onnx"
+    if not path.is_file():
+        sys.exit(f"{path} is not there; run benchmarks/zoo_harden.py first")
+    model = load_onnx(path)
+    return model, resolve_card(model, task)
 
 
 def test_pairs(task: str, card: ModelCard) -> list[ImagePair]:

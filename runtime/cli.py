@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from kdguard.export.errors import UserError
-from kdguard.runtime.commands import attack, export, harden, inspect, run, verify
+from kdguard.runtime.commands import attack, baseline, export, harden, inspect, run, verify
 from kdguard.runtime.usage import UsageError, describe_usage_error
 
 INTERRUPTED = 130
@@ -48,6 +48,7 @@ for name, command in (
     ("harden", harden.harden),
     ("verify", verify.verify),
     ("attack", attack.attack),
+    ("baseline", baseline.baseline),
     ("run", run.run),
 ):
     app.command(name)(_interruptible(command))

@@ -15,7 +15,7 @@ from kdguard.graph_passes.op.attributes import Gain, Rank, SvdPerturbAttributes
 from kdguard.runtime.auto.options import AUTO, HardenOptions, PlacementChoice
 from kdguard.runtime.fidelity import MAX_BUDGET_DB
 from kdguard.runtime.recipes import get_recipe
-from kdguard.runtime.red_team.options import DEFAULT_RECIPES, Backend, TrainingOptions
+from kdguard.runtime.red_team.options import DEFAULT_RECIPES, Backend, TrainingOptions, all_if_asked
 
 NO_SUCH_FIELD = "no such field; docs/pipeline.md lists them"
 
@@ -175,6 +175,6 @@ def load_pipeline(path: Path) -> Pipeline:
         )
         raise UserError(f"{path}: {problems}") from error
     get_task(pipeline.task)
-    for recipe in pipeline.attack.recipes:
+    for recipe in all_if_asked(pipeline.attack.recipes):
         get_recipe(recipe)
     return pipeline

@@ -22,11 +22,12 @@ from kdguard.runtime.manifest import Manifest
 from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.pipeline import Pipeline
 from kdguard.runtime.red_team.attack import AttackOutcome, attack
-from kdguard.runtime.red_team.options import AttackOptions
+from kdguard.runtime.red_team.options import AttackOptions, all_if_asked
+from kdguard.runtime.red_team.table import scoreboard_table
 from kdguard.runtime.report.environment import current_environment
 from kdguard.runtime.report.summary import RunSummary, conclude
 from kdguard.runtime.session import RestorationSession
-from kdguard.runtime.tables import fidelity_table, scoreboard_table
+from kdguard.runtime.tables import fidelity_table
 from kdguard.runtime.terminal import announce, progress_bar, say, show
 from kdguard.runtime.wording import counted
 
@@ -197,7 +198,7 @@ def _attack(pipeline: Pipeline, overrides: Overrides, out: Path, data: dict[str,
         data["train"],
         data["test"],
         AttackOptions(
-            recipes=tuple(section.recipes),
+            recipes=all_if_asked(section.recipes),
             seeds=overrides.seeds or section.seeds,
             tap=section.tap,
             tiles=section.tiles,

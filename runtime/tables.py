@@ -12,8 +12,7 @@ from kdguard.graph_passes.layers import Layer
 from kdguard.runtime.analysis.layer_analysis import Analysis, LayerAnalysis
 from kdguard.runtime.fidelity import WORST_MARGIN_DB, FidelityReport
 from kdguard.runtime.manifest import Manifest
-from kdguard.runtime.red_team.scoreboard import Group, Scoreboard
-from kdguard.runtime.wording import change, counted, misleading_taps, number, plus_minus
+from kdguard.runtime.wording import change, counted, misleading_taps, number
 
 BY_COST_MODEL = "from a cost model, not timed"
 STILL = 0.01
@@ -38,56 +37,6 @@ def fidelity_table(report: FidelityReport) -> Table:
     table.add_row("clean teacher", f"{report.teacher.psnr:.3f}", f"{report.teacher.ssim:.4f}")
     table.add_row("hardened", f"{report.hardened.psnr:.3f}", f"{report.hardened.ssim:.4f}")
     return table
-
-
-def scoreboard_table(board: Scoreboard) -> Table:
-    """One line per recipe; students from the clean teacher against students from the hardened one."""
-    spread = "mean ± 95 % interval" if board.seeds > 1 else "one seed, no interval"
-    table = Table(
-        title=f"Students: PSNR on {counted(board.test_images, 'test image')}, {counted(board.seeds, 'seed')}, {spread}",
-        caption=best_response_line(board),
-    )
-    for heading in ("recipe", "tier", "clean", "hardened", "drop", "SSIM drop"):
-        table.add_column(heading, justify="left" if heading in ("recipe", "tier") else "right", no_wrap=True)
-    for entry in board.summary:
-        control = entry.tier == "control"
-        table.add_row(
-            entry.recipe,
-            entry.tier,
-            _students(entry.clean),
-            "no teacher" if control else _students(entry.hardened),
-            "" if control or entry.diverged else plus_minus(entry.drop_db, entry.drop_ci95),
-            "" if control or entry.diverged else f"{number(entry.ssim_drop_pct, 1)} %",
-        )
-    return table
-
-
-def drop_or_gain(drop_db: float, half_width: float | None = None) -> str:
-    """`drop 0.30`; `gain 0.30` where the student from the hardened teacher is the better one."""
-    return f"{'gain' if round(drop_db, 2) < 0 else 'drop'} {plus_minus(abs(drop_db), half_width)}"
-
-
-def _students(group: Group) -> str:
-    return f"{group.diverged} diverged" if group.diverged else plus_minus(group.psnr, group.ci95)
-
-
-def best_response_line(board: Scoreboard) -> str:
-    """What the attacker's best choice gives him, and what was not tried."""
-    best = board.best_response
-    if all(entry.tier == "control" for entry in board.summary):
-        return "best response: not asked, only controls ran"
-    if best is None:
-        return "best response: none, every student of one side diverged"
-    line = (
-        f"best response: {number(best.clean.psnr)} dB from clean ({best.clean.recipe}), "
-        f"{number(best.hardened.psnr)} dB from hardened ({best.hardened.recipe}), "
-        f"{drop_or_gain(best.drop_db)} dB"
-    )
-    if lost := [entry.recipe for entry in board.summary if entry.diverged]:
-        line += f"; students of {', '.join(lost)} diverged and count for nothing"
-    if not any(entry.tier == "T0" for entry in board.summary):
-        line += "; no output-only recipe (T0) ran, a real attacker has that choice too"
-    return line
 
 
 def describe_manifest(manifest: Manifest) -> list[tuple[str, str]]:

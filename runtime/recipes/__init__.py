@@ -24,6 +24,7 @@ from kdguard.runtime.recipes.single_query import SingleQuery
 from kdguard.runtime.recipes.skeptical import Skeptical
 from kdguard.runtime.recipes.static_undo import StaticUndo
 from kdguard.runtime.recipes.strip import Strip
+from kdguard.runtime.recipes.strip_finetune import StripFinetune
 from kdguard.runtime.recipes.strip_refit import StripRefit
 
 RECIPES: dict[str, Recipe] = {
@@ -48,6 +49,7 @@ RECIPES: dict[str, Recipe] = {
         PreTap(),
         Strip(),
         StripRefit(),
+        StripFinetune(),
         Skeptical(),
         PluginSubstitution(),
     )

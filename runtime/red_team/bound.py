@@ -4,7 +4,7 @@ A student trained to convergence on squared differences is the projection of the
 what students can be; a projection onto a convex set does not move two points further apart. So the
 students differ by at most what the teachers differ by, d, in root mean square over the inputs, and
 by the triangle inequality the student of the hardened teacher is at most d further from ground truth.
-docs/threat-model.md has the derivation and what its assumptions cost.
+docs/threat-model.md has the derivation and what it takes for granted.
 """
 
 from __future__ import annotations

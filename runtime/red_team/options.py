@@ -14,6 +14,13 @@ DEFAULT_RECIPES = ("scratch", "output-l1", "fitnets")
 Backend = Literal["joblib", "ray"]
 
 
+def all_if_asked(names: Sequence[str]) -> tuple[str, ...]:
+    """`all` stands for every recipe there is."""
+    from kdguard.runtime.recipes import RECIPES
+
+    return tuple(RECIPES) if tuple(names) == ("all",) else tuple(names)
+
+
 class TrainingOptions(BaseModel):
     """How every student of a run is built and trained."""
 

@@ -17,6 +17,7 @@ from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import Image, get_task
 from kdguard.runtime.fidelity import WORST_MARGIN_DB, RestoredImage
 from kdguard.runtime.metrics import psnr
+from kdguard.runtime.red_team.table import control_words, help_left_line
 from kdguard.runtime.red_team.trial import TrialResult
 from kdguard.runtime.report import figures
 from kdguard.runtime.report.summary import RunSummary
@@ -66,6 +67,8 @@ def write_report(
         number=number,
         counted=counted,
         misleading_taps=misleading_taps,
+        control_words=control_words,
+        help_left_line=help_left_line,
         worst_margin=WORST_MARGIN_DB,
         identical=IDENTICAL_DB,
         placements=sorted({layer.placement for layer in summary.manifest.layers}),

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 from kdguard.runtime.fidelity import FidelityReport
 from kdguard.runtime.manifest import Manifest
 from kdguard.runtime.red_team.scoreboard import Scoreboard, SummaryEntry
+from kdguard.runtime.red_team.table import best_response_line, drop_or_gain, help_left_line
 from kdguard.runtime.report.environment import Environment
-from kdguard.runtime.tables import best_response_line, drop_or_gain
 from kdguard.runtime.wording import change, counted, misleading_taps, number
 
 SMALL_EFFECT_DB = 0.5
@@ -40,9 +40,11 @@ class RunSummary(BaseModel):
 
 def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest) -> Verdict:
     """The verdict in plain words; every claim names its tier and its measured figure."""
-    findings = [_fidelity_finding(fidelity)]
+    findings = [_fidelity_finding(fidelity), f"B{best_response_line(board)[1:]}."]
+    if board.help_left:
+        findings.append(f"W{help_left_line(board)[1:]}.")
     findings += [_recipe_finding(entry, board.seeds) for entry in board.summary if entry.tier != "control"]
-    findings.append(f"B{best_response_line(board)[1:]}.")
+    findings += [f"{missing.tier} {missing.recipe}: not run, {missing.reason}." for missing in board.not_run]
     findings += _coverage_findings(manifest)
     findings.append(_strip_finding(manifest))
     findings += _tiling_findings(manifest)

@@ -9,8 +9,9 @@ from kdguard.export.errors import UserError
 from kdguard.export.model_card import describe_shape, infer_card
 from kdguard.graph_passes.layers import find_layers
 from kdguard.runtime.manifest import Coverage, Manifest
+from kdguard.runtime.red_team.table import best_response_line
 from kdguard.runtime.report.summary import conclude
-from kdguard.runtime.tables import best_response_line, describe_manifest, fidelity_table
+from kdguard.runtime.tables import describe_manifest, fidelity_table
 from kdguard.runtime.wording import change, closeness, counted, misleading_taps
 from tests.conftest import make_conv_net, make_model
 from tests.runtime.report.made_up import entry, fidelity, manifest, scoreboard, strip

@@ -94,6 +94,7 @@ def test_ground_truth_and_outputs_share_the_loss(name: str) -> None:
         "pre-tap",
         "strip",
         "strip+refit",
+        "strip+finetune",
     ],
 )
 def test_fitnets_adds_the_squared_distance_after_the_adaptor(name: str) -> None:

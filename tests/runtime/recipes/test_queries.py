@@ -19,6 +19,7 @@ from kdguard.runtime.recipes.dihedral_average import harmless_views
 from kdguard.runtime.recipes.fitnets_standardised import standardised
 from kdguard.runtime.recipes.fitnets_svd_clip import clip_amplified, estimate_amplification
 from kdguard.runtime.recipes.static_undo import undone
+from kdguard.runtime.recipes.strip_refit import refitted
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import photograph
 
@@ -69,6 +70,22 @@ def test_refitting_changes_the_readers_of_in_path_layers(conv_net: onnx.ModelPro
         found = {t.name: onnx.numpy_helper.to_array(t) for t in query.edit(loot(in_path, card)).graph.initializer}
         changed[name] = {w for w, values in before.items() if w not in found or not np.allclose(found[w], values)}
     assert changed == {"strip": set(), "strip+refit": {"wt"}}
+
+
+def test_fine_tuning_wins_back_what_the_refit_leaves(conv_net: onnx.ModelProto, card: ModelCard) -> None:
+    """A gain in the path before an activation: no reader can be refitted, training still gets near."""
+    from kdguard.runtime.recipes import strip_finetune
+
+    attributes = SvdPerturbAttributes(rank=2, gain=1.5)
+    in_path = InsertSvdPerturb(["a"], attributes=attributes, placement="in-path")(conv_net).model
+    tensor = image_to_tensor(IMAGE, card)
+    wanted = RestorationSession(in_path, card).run(tensor)[0]
+    holding = loot(in_path, card, tap="a")
+    apart = {
+        name: float(np.abs(RestorationSession(edit(holding), card).run(tensor)[0] - wanted).mean())
+        for name, edit in (("strip+refit", refitted), ("strip+finetune", strip_finetune.finetuned))
+    }
+    assert apart["strip+finetune"] < 0.8 * apart["strip+refit"]
 
 
 def test_substitution_is_deletion_without_deleting(

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from kdguard.export.errors import UserError
-from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
 from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.op import SvdPerturbAttributes
@@ -18,7 +16,6 @@ from kdguard.runtime.recipes import RECIPES
 from kdguard.runtime.red_team import teacher_cache
 from kdguard.runtime.red_team.attack import AttackOutcome, _load_images, attack
 from kdguard.runtime.red_team.options import AttackOptions, TrainingOptions
-from tests.conftest import photograph
 
 FAST = TrainingOptions(steps=40, batch=4, patch=24, learning_rates=(5e-3,))
 

@@ -21,7 +21,8 @@ from tests.runtime.red_team.test_training import make_trial
 
 def templates(folder: Path, steps: int = 5) -> list[Trial]:
     return [
-        make_trial(folder, steps=steps, recipe=recipe, learning_rates=[5e-3, 1e-3]) for recipe in ("output-l1", "scratch")
+        make_trial(folder, steps=steps, recipe=recipe, learning_rates=[5e-3, 1e-3])
+        for recipe in ("output-l1", "scratch")
     ]
 
 

@@ -1,0 +1,83 @@
+"""`kdguard baseline`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdguard.runtime.commands import options
+from kdguard.runtime.commands.options import split_names
+
+
+def _list_defences(asked: bool) -> None:
+    if not asked:
+        return
+    from rich.table import Table
+
+    from kdguard.runtime.defences import DEFENCES
+    from kdguard.runtime.terminal import show
+
+    table = Table("defence", "strength is the", "source")
+    for defence in DEFENCES.values():
+        table.add_row(defence.name, defence.unit, defence.source)
+    show(table)
+    raise typer.Exit
+
+
+def baseline(
+    defence: Annotated[str, typer.Argument(help="A defence from the literature; --list shows them.")],
+    model: Annotated[Path, typer.Argument(help="The teacher, an ONNX model.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The defended .onnx file to write.")],
+    data: options.Data,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layers",
+            metavar="GLOB",
+            help="Feature maps to change; a third, a half and two thirds of the way through by default.",
+        ),
+    ] = None,
+    task: options.Task = None,
+    budget_db: options.BudgetDb = 0.1,
+    seed: options.Seed = 0,
+    value_range: options.ValueRange = None,
+    layout: options.Layout = None,
+    size_multiple: options.SizeMultiple = None,
+    extra_input: options.ExtraInput = None,
+    json: options.Json = None,
+    list_defences: Annotated[
+        bool, typer.Option("--list", callback=_list_defences, is_eager=True, help="Show the defences and stop.")
+    ] = False,
+) -> None:
+    """Apply a prior defence, as strong as the budget allows: what hardening is compared with."""
+    from kdguard.export.files import check_outputs, write_json
+    from kdguard.export.image_pairs import load_pairs
+    from kdguard.export.model_card import write_card
+    from kdguard.export.onnx_files import load_onnx, model_files, save_onnx
+    from kdguard.export.tasks import get_task
+    from kdguard.graph_passes.layers import find_layers, select_layers
+    from kdguard.runtime.defences import Subject, get_defence
+    from kdguard.runtime.defences.calibrate import calibrate, middle_layers
+    from kdguard.runtime.fidelity import check_budget
+    from kdguard.runtime.open_model import resolve_card
+    from kdguard.runtime.terminal import say
+    from kdguard.runtime.wording import change
+
+    check_budget(budget_db)
+    chosen = get_defence(defence)
+    check_outputs([output, json], model_files(model))
+    teacher = load_onnx(model)
+    overrides = options.card_overrides(value_range, layout, size_multiple, extra_input)
+    card = resolve_card(teacher, task, str(model), overrides, data)
+    pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, seed)
+    globs = split_names(layers)
+    names = [layer.name for layer in select_layers(find_layers(teacher), globs)] if globs else middle_layers(teacher)
+    result = calibrate(chosen, Subject(teacher, card, names, pairs, seed), budget_db)
+    write_card(result.model, card)
+    save_onnx(result.model, output)
+    fidelity = result.report.fidelity
+    say(f"{chosen.name}: {chosen.unit} {result.report.strength:.3g}, {change(fidelity.delta_psnr_db)}; wrote {output}")
+    if json:
+        write_json(json, result.report.model_dump())

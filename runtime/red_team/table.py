@@ -1,0 +1,95 @@
+"""The scoreboard for the terminal, and in words."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from kdguard.runtime.recipes import get_recipe
+from kdguard.runtime.recipes.base import Source
+from kdguard.runtime.red_team.scoreboard import Group, Scoreboard, SummaryEntry
+from kdguard.runtime.wording import counted, number, plus_minus
+
+_CONTROLS: dict[tuple[Source, ...], str] = {("none",): "no teacher", ("clean",): "clean teacher only"}
+
+
+def scoreboard_table(board: Scoreboard) -> Table:
+    """The best response first, then one line per recipe: students from the clean teacher against the hardened one's."""
+    spread = "mean ± 95 % interval" if board.seeds > 1 else "one seed, no interval"
+    title = f"Students: PSNR on {counted(board.test_images, 'test image')}, {counted(board.seeds, 'seed')}, {spread}"
+    table = Table(title=f"{title}\n{best_response_line(board)}", caption="\n".join(_footnotes(board)) or None)
+    for heading in ("recipe", "tier", "clean", "hardened", "drop", "at most", "SSIM drop"):
+        table.add_column(heading, justify="left" if heading in ("recipe", "tier") else "right", no_wrap=True)
+    best = board.best_response
+    if best is not None:
+        drop = plus_minus(best.drop_db, best.drop_ci95)
+        table.add_row(
+            "best response", "", number(best.clean.psnr), number(best.hardened.psnr), drop, "", "", style="bold"
+        )
+        table.add_section()
+    for entry in board.summary:
+        compared = entry.tier != "control"
+        measured = compared and not entry.diverged
+        table.add_row(
+            entry.recipe,
+            entry.tier,
+            _students(entry.clean),
+            _students(entry.hardened) if compared else control_words(entry),
+            plus_minus(entry.drop_db, entry.drop_ci95) if measured else "",
+            number(entry.bound_db) if entry.bound_db is not None else "",
+            f"{number(entry.ssim_drop_pct, 1)} %" if measured else "",
+        )
+    return table
+
+
+def control_words(entry: SummaryEntry) -> str:
+    """What a control was taught by."""
+    return _CONTROLS[get_recipe(entry.recipe).sources]
+
+
+def _students(group: Group) -> str:
+    return f"{group.diverged} diverged" if group.diverged else plus_minus(group.psnr, group.ci95)
+
+
+def _footnotes(board: Scoreboard) -> list[str]:
+    lines = []
+    if any(entry.bound_db is not None for entry in board.summary):
+        lines.append("at most: what outputs so close can cost an output-only student, docs/threat-model.md")
+    if board.help_left:
+        lines.append(help_left_line(board))
+    lines += [f"{missing.recipe} ({missing.tier}) was not run: {missing.reason}" for missing in board.not_run]
+    return lines
+
+
+def drop_or_gain(drop_db: float, half_width: float | None = None) -> str:
+    """`drop 0.30`; `gain 0.30` where the student from the hardened teacher is the better one."""
+    return f"{'gain' if round(drop_db, 2) < 0 else 'drop'} {plus_minus(abs(drop_db), half_width)}"
+
+
+def best_response_line(board: Scoreboard) -> str:
+    """What the attacker's best choice gives him, and what was not tried."""
+    best = board.best_response
+    if all(entry.tier == "control" for entry in board.summary):
+        return "best response: not asked, only controls ran"
+    if best is None:
+        return "best response: none, every student of one side diverged"
+    line = (
+        f"best response: {number(best.clean.psnr)} dB from clean ({best.clean.recipe}), "
+        f"{number(best.hardened.psnr)} dB from hardened ({best.hardened.recipe}), "
+        f"{drop_or_gain(best.drop_db, best.drop_ci95)} dB"
+    )
+    if lost := [entry.recipe for entry in board.summary if entry.diverged]:
+        line += f"; students of {', '.join(lost)} diverged and count for nothing"
+    if not any(entry.tier == "T0" for entry in board.summary):
+        line += "; no output-only recipe (T0) ran, a real attacker has that choice too"
+    return line
+
+
+def help_left_line(board: Scoreboard) -> str:
+    """What the hardened teacher adds for an attacker with ground truth; asks for a board that has it."""
+    left = board.help_left
+    assert left is not None
+    verb = "adds" if round(left.gain_db, 2) > 0 else "costs" if round(left.gain_db, 2) < 0 else "changes"
+    return (
+        f"with ground truth the hardened teacher {verb} {plus_minus(abs(left.gain_db), left.gain_ci95)} dB over scratch "
+        f"({left.recipe}, the best of its kind)"
+    )

@@ -1,0 +1,46 @@
+"""What is stored for worker processes comes back as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from kdguard.export.image_pairs import ImagePair
+from kdguard.runtime.red_team.material import store_test_set, store_tiles
+from kdguard.runtime.red_team.pieces import Pieces
+
+
+def pair(name: str, height: int, width: int, seed: int = 0) -> ImagePair:
+    rng = np.random.default_rng(seed)
+    return ImagePair(name, *(rng.random((height, width, 3), dtype=np.float32) for _ in "ab"))
+
+
+def test_test_images_of_any_size(tmp_path: Path) -> None:
+    pairs = [pair("a", 4, 5), pair("b", 6, 3, 1)]
+    stored = store_test_set(pairs, tmp_path)
+    assert stored.count == 2
+    for given, found in zip(pairs, stored.load(), strict=True):
+        np.testing.assert_array_equal(given.degraded, found.degraded)
+        np.testing.assert_array_equal(given.clean, found.clean)
+
+
+def test_the_sample_is_the_liveliest_image(tmp_path: Path) -> None:
+    dull = ImagePair("dull", np.zeros((4, 4, 3), np.float32), np.full((4, 4, 3), 0.5, np.float32))
+    assert store_test_set([dull, pair("live", 4, 4), dull], tmp_path).sample == 1
+
+
+def test_tiles_are_training_then_validation(tmp_path: Path) -> None:
+    tiles = [pair(str(seed), 4, 4, seed) for seed in range(3)]
+    stored = store_tiles(Pieces(tiles[:2], tiles[2:], made=1), tmp_path)
+    assert (stored.train, stored.made) == (2, 1)
+    degraded = np.load(stored.degraded)
+    assert degraded.shape == (3, 3, 4, 4)
+    np.testing.assert_array_equal(degraded[2].transpose(1, 2, 0), tiles[2].degraded)
+    np.testing.assert_array_equal(np.load(stored.clean)[0].transpose(1, 2, 0), tiles[0].clean)
+
+
+def test_other_tiles_or_another_split_have_another_identity(tmp_path: Path) -> None:
+    tiles = [pair(str(seed), 4, 4, seed) for seed in range(3)]
+    splits = [Pieces(tiles[:2], tiles[2:]), Pieces(tiles[:1], tiles[1:]), Pieces(tiles[:2], tiles[2:], made=1)]
+    assert len({store_tiles(pieces, tmp_path).identity for pieces in splits}) == 3
