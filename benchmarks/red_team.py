@@ -39,9 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=TRAINING.steps)
     parser.add_argument("--recipes", choices=["core", "all"], default="core")
-    parser.add_argument(
-        "--model", help="a defended model other than build/zoo/TASK.onnx: a name in build/zoo/TASK-NAME"
-    )
+    parser.add_argument("--model", help="a defended model: NAME for build/zoo/TASK-NAME.onnx")
     parser.add_argument("tasks", nargs="*")
     given = parser.parse_args()
     for task in zoo.tasks(given.tasks):

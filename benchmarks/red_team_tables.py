@@ -58,8 +58,8 @@ def bound_sentence(rows: Sequence[Row]) -> str:
     teachers = len({row["task"] for row in rows})
     models = len({row["model"] for row in rows})
     return (
-        f"Linear students ({rows[0]['taps']} x {rows[0]['taps']} filters, least squares) of {teachers} published teachers, "
-        f"each against {models} defended versions: on the inputs they were fitted to, the students lie {between(seen)} times "
-        f"as far apart as their teachers, never more than once. On published test images they drop "
+        f"Linear students ({rows[0]['taps']} x {rows[0]['taps']} filters, least squares) of {teachers} published "
+        f"teachers, each against {models} defended versions: on the inputs they were fitted to, the students lie "
+        f"{between(seen)} times as far apart as their teachers. On published test images they drop "
         f"{between(drops)} dB where the bound allows {between(bounds)} dB (`benchmarks/results/output_bound.json`)."
     )

@@ -90,6 +90,6 @@ def help_left_line(board: Scoreboard) -> str:
     assert left is not None
     verb = "adds" if round(left.gain_db, 2) > 0 else "costs" if round(left.gain_db, 2) < 0 else "changes"
     return (
-        f"with ground truth the hardened teacher {verb} {plus_minus(abs(left.gain_db), left.gain_ci95)} dB over scratch "
-        f"({left.recipe}, the best of its kind)"
+        f"with ground truth the hardened teacher {verb} {plus_minus(abs(left.gain_db), left.gain_ci95)} dB over "
+        f"scratch ({left.recipe}, the best of its kind)"
     )
