@@ -9,10 +9,10 @@ from kdguard.runtime.defences.base import Defence, Strengthen, Subject
 
 
 class FeatureNoise(Defence):
-    """A fresh draw for every query, in the path."""
+    """Gaussian noise on feature maps, in the path, a fresh draw for every query."""
 
     name = "feature-noise"
-    source = "a baseline of arXiv 2510.08925"
+    source = "folklore"
     unit = "standard deviation, share of the map's root mean square"
     strengths = (1e-4, 10.0)
     of_features = True

@@ -12,7 +12,7 @@ RANK = 4
 
 
 class LiteralAsvp(Defence):
-    """Rank 4, not centred, the same gain at every layer and image, nothing restored, no weight changed."""
+    """The four largest singular values times one gain, the same at every layer and image, in the path, nothing restored."""
 
     name = "literal-asvp"
     source = "arXiv 2510.08925"

@@ -9,7 +9,7 @@ from kdguard.runtime.defences.base import Defence, Strengthen, Subject
 
 
 class OutputNoise(Defence):
-    """A fresh draw for every query; averaging over queries takes it away."""
+    """Gaussian noise on the output, a fresh draw for every query; averaging over queries takes it away."""
 
     name = "output-noise"
     source = "folklore; see Orekondy et al., arXiv 1906.10908"

@@ -9,7 +9,7 @@ from kdguard.runtime.defences.base import Defence, Strengthen, Subject
 
 
 class OutputRounding(Defence):
-    """Deterministic, and the same for every query."""
+    """The output rounded to few levels, the same for every query."""
 
     name = "output-rounding"
     source = "Tramer et al., USENIX Security 2016"

@@ -9,10 +9,10 @@ from kdguard.runtime.defences.base import Defence, Strengthen, Subject
 
 
 class UniformScaling(Defence):
-    """In the path."""
+    """All singular values of feature maps times the same gain, in the path; that is the map times the gain."""
 
     name = "uniform-scaling"
-    source = "a baseline of arXiv 2510.08925"
+    source = "the plain alternative to arXiv 2510.08925, which amplifies the largest only"
     unit = "gain beyond 1"
     strengths = (1e-3, 100.0)
     of_features = True

@@ -33,7 +33,7 @@ def test_settings_reach_the_students(
     board = json.loads(report.read_text())
     assert board["student"] == "unet, small"
     assert {row["learning_rate"] for row in board["tried"]} == {1e-3, 2e-3}
-    assert list(board)[0] == "best_response"
+    assert next(iter(board)) == "best_response"
     assert board["help_left"]["recipe"] == "output+gt"
     assert "at most" in kdguard.out
     assert "over scratch" in kdguard.out
