@@ -12,7 +12,7 @@ RANK = 4
 
 
 class LiteralAsvp(Defence):
-    """The four largest singular values times one gain, the same at every layer and image, in the path, nothing restored."""
+    """The four largest singular values times one gain, at every layer and image the same, in the path."""
 
     name = "literal-asvp"
     source = "arXiv 2510.08925"

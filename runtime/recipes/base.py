@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 Tier = Literal["control", "T0", "T1", "T1s", "T2"]
 Source = Literal["none", "clean", "hardened"]
 Maps = NDArray[np.float32]
+
+
+class NothingToWorkWithError(UserError):
+    """A model gives one recipe nothing to work with; others may go on."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ class Recipe(ABC):
         return scissors.own()
 
     def query(self, loot: Loot) -> Query:
-        """What to ask; raises `UserError` where this model gives the recipe nothing to work with."""
+        """What to ask; raises `NothingToWorkWithError` where this model has not what it takes."""
         return Query(taps=self.chosen_taps(loot))
 
     def chosen_taps(self, loot: Loot) -> tuple[str, ...]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kdguard.export.errors import UserError
-from kdguard.runtime.recipes.base import Loot, Query, Recipe, Step
+from kdguard.runtime.recipes.base import Loot, NothingToWorkWithError, Query, Recipe, Step
 from kdguard.runtime.recipes.terms import adaptor, resized_like, to_teacher
 
 if TYPE_CHECKING:
@@ -29,7 +28,9 @@ class Fsp(Recipe):
     def query(self, loot: Loot) -> Query:
         taps = self.chosen_taps(loot)
         if len(taps) < self.taps:
-            raise UserError(f"fsp compares two layers, and no map of the size of {loot.tap!r} comes before it")
+            raise NothingToWorkWithError(
+                f"fsp compares two layers, and no map of the size of {loot.tap!r} comes before it"
+            )
         return Query(taps=taps)
 
     def helper(self, student: Student, map_channels: Sequence[int]) -> nn.Module:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
+from kdguard.export.errors import UserError
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.runtime.finetune import TrainableTeacher, finetune
-from kdguard.runtime.recipes.base import Loot, Query
+from kdguard.runtime.recipes.base import Loot, NothingToWorkWithError, Query
 from kdguard.runtime.recipes.fitnets import FitNets
 from kdguard.runtime.recipes.strip_refit import refitted
 from kdguard.runtime.session import RestorationSession
@@ -41,7 +42,7 @@ def finetuned(loot: Loot) -> onnx.ModelProto:
     """The stripped, refitted and fine-tuned model.
 
     Raises:
-        UserError: an operator that has no torch form.
+        NothingToWorkWithError: an operator that has no torch form.
     """
     import torch
 
@@ -65,4 +66,8 @@ def finetuned(loot: Loot) -> onnx.ModelProto:
     def score(teacher: TrainableTeacher) -> float:
         return -float(np.mean([distance(teacher, *pair).item() for pair in validation]))
 
-    return finetune(refitted(loot), loot.card, loss, score, STEPS, LEARNING_RATE, "fine-tuning the stripped model")
+    stripped = refitted(loot)
+    try:
+        return finetune(stripped, loot.card, loss, score, STEPS, LEARNING_RATE, "fine-tuning the stripped model")
+    except UserError as error:
+        raise NothingToWorkWithError(str(error)) from error

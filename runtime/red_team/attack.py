@@ -17,7 +17,7 @@ from kdguard.export.tasks import get_task
 from kdguard.runtime.metrics import check_scorable
 from kdguard.runtime.open_model import resolve_common_card
 from kdguard.runtime.recipes import get_recipe
-from kdguard.runtime.recipes.base import Loot, Recipe, Source
+from kdguard.runtime.recipes.base import Loot, NothingToWorkWithError, Recipe, Source
 from kdguard.runtime.red_team.bound import outputs_apart_db
 from kdguard.runtime.red_team.loot import Thief, find_earlier_tap, resolve_tap
 from kdguard.runtime.red_team.material import Material, TestSet, store_test_set, store_tiles
@@ -130,7 +130,7 @@ class _Preparation:
         for recipe in self._recipes:
             try:
                 found = self._material(recipe)
-            except UserError as error:
+            except NothingToWorkWithError as error:
                 if len(self._recipes) == 1:
                     raise
                 say(f"{recipe.name} is left out: {error}", "yellow")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Ledger:
             with np.load(self._path(trial), allow_pickle=False) as entry:
                 facts = json.loads(str(entry["facts"]))
                 sample = entry["sample"]
-        except (OSError, ValueError, EOFError, KeyError):
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
             return None
         for name in ("curve", "validation_curve"):
             facts[name] = [(int(step), float(value)) for step, value in facts[name]]

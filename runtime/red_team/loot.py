@@ -80,7 +80,8 @@ class Thief:
         """The recipe's material, from the cache where the answers are there.
 
         Raises:
-            UserError: this model gives the recipe nothing to work with.
+            NothingToWorkWithError: this model has not what the recipe takes.
+            UserError: the model fails on a tile.
         """
         query = recipe.query(self._loot)
         if not self._hardened:
@@ -99,9 +100,9 @@ class Thief:
             views = query.views(self._loot) if query.views else (0,)
             return RestorationSession(model, self._loot.card, taps=taps), views
 
-        images = [pair.degraded for pair in (*pieces.train, *pieces.validation)]
+        asked = [*pieces.train, *pieces.validation]
         what = f"asking the {self._source} model ({recipe.name})"
-        answers = self._cache.ask(key, images, query.taps, open_session, what)
+        answers = self._cache.ask(key, asked, query.taps, open_session, what)
         if query.rework is not None:
             answers = self._cache.rework(answers, recipe.name, query.rework)
         identity = hashlib.sha256(repr((key, query.taps, query.rework is not None)).encode()).hexdigest()[:32]

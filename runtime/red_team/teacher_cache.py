@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kdguard.export.errors import UserError
 from kdguard.export.files import atomic_path
+from kdguard.export.image_pairs import ImagePair
 from kdguard.export.image_tensor import image_to_tensor, tensor_to_image
 from kdguard.export.tasks import Image
 from kdguard.runtime.red_team.views import turn, turn_back
@@ -58,7 +59,7 @@ class TeacherCache:
     def ask(
         self,
         key: Sequence[object],
-        tiles: Sequence[Image],
+        tiles: Sequence[ImagePair],
         taps: Sequence[str],
         open_session: Callable[[Sequence[str]], tuple[RestorationSession, tuple[int, ...]]],
         description: str,
@@ -67,7 +68,7 @@ class TeacherCache:
 
         Args:
             key: what the answers depend on, tiles and model included.
-            tiles: [H, W, C] of equal sizes.
+            tiles: of equal sizes.
             open_session: given the tensors that are missing, a session that taps them, and the views
                 whose answers are averaged; not called where nothing is missing.
 
@@ -117,7 +118,7 @@ def _is_whole(path: Path, count: int) -> bool:
 def _fill(
     session: RestorationSession,
     views: Sequence[int],
-    tiles: Sequence[Image],
+    tiles: Sequence[ImagePair],
     targets: Mapping[str, Path],
     advance: Callable[[], None],
 ) -> None:
@@ -137,15 +138,15 @@ def _fill(
             array.flush()  # type: ignore[attr-defined]
 
 
-def _answer(session: RestorationSession, tile: Image, views: Sequence[int]) -> dict[str, Maps]:
+def _answer(session: RestorationSession, tile: ImagePair, views: Sequence[int]) -> dict[str, Maps]:
     """Output [C, H * scale, W * scale], averaged over the views, and each tap [F, H, W] of the first view."""
     outputs: list[Image] = []
     taps: list[Maps] = []
     for view in views:
-        turned = turn(tile, view)
+        turned = turn(tile.degraded, view)
         output, *maps = session.run(image_to_tensor(turned, session.card))
         if not np.isfinite(output).all():
-            raise UserError("the model gives NaN or infinity on one of the images to train on; leave that image out")
+            raise UserError(f"{tile.name!r}: the model gives NaN or infinity on this tile; leave that image out")
         outputs.append(turn_back(tensor_to_image(output, session.card, *turned.shape[:2]), view))
         taps = taps or maps
     answer: dict[str, Maps] = {OUTPUT: np.mean(outputs, axis=0).transpose(2, 0, 1)}

@@ -14,8 +14,14 @@ if TYPE_CHECKING:
 
 
 def run_trials(trials: Sequence[Trial], job: Job) -> Iterator[tuple[Trial, TrialResult]]:
-    """Worker processes whose threads add up to the cores: two torch processes that share cores crawl."""
-    jobs, threads = _share_cores(len(trials))
+    """One worker process per core, each with one thread; on a GPU one process.
+
+    More threads where fewer trials are left would be faster there and change the last digits of every
+    student, so that a sweep that was stopped ended elsewhere than one that was not.
+    """
+    import torch
+
+    jobs, threads = (1, joblib.cpu_count()) if torch.cuda.is_available() else (joblib.cpu_count(), 1)
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
     finished = False
     try:
@@ -29,13 +35,3 @@ def run_trials(trials: Sequence[Trial], job: Job) -> Iterator[tuple[Trial, Trial
 
 def _with_trial(job: Job, trial: Trial, threads: int) -> tuple[Trial, TrialResult]:
     return trial, job(trial, threads)
-
-
-def _share_cores(trials: int) -> tuple[int, int]:
-    """Worker processes, and threads in each."""
-    import torch
-
-    if torch.cuda.is_available():
-        return 1, joblib.cpu_count()
-    jobs = max(1, min(joblib.cpu_count(), trials))
-    return jobs, max(1, joblib.cpu_count() // jobs)

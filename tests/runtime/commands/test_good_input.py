@@ -96,7 +96,7 @@ def test_attack(kdguard: CommandLine, conv_net_file: Path, pairs_folder: Path, t
     board = read(report)
     assert {"rows", "summary", "best_response"} <= board.keys()
     assert board["summary"][0].keys() >= {"recipe", "tier", "clean", "hardened", "drop_db", "ssim_drop_pct"}  # type: ignore[index]
-    assert board["best_response"].keys() == {"clean", "hardened", "drop_db"}  # type: ignore[attr-defined]
+    assert board["best_response"].keys() >= {"clean", "hardened", "drop_db"}  # type: ignore[attr-defined]
     assert "best response" in kdguard.out
 
 

@@ -14,7 +14,7 @@ from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.reference import svd_perturb
 from kdguard.runtime.recipes import get_recipe
-from kdguard.runtime.recipes.base import Loot
+from kdguard.runtime.recipes.base import Loot, NothingToWorkWithError
 from kdguard.runtime.recipes.dihedral_average import harmless_views
 from kdguard.runtime.recipes.fitnets_standardised import standardised
 from kdguard.runtime.recipes.fitnets_svd_clip import clip_amplified, estimate_amplification
@@ -86,6 +86,20 @@ def test_fine_tuning_wins_back_what_the_refit_leaves(conv_net: onnx.ModelProto, 
         for name, edit in (("strip+refit", refitted), ("strip+finetune", strip_finetune.finetuned))
     }
     assert apart["strip+finetune"] < 0.8 * apart["strip+refit"]
+
+
+def test_a_file_that_torch_cannot_train_is_nothing_to_work_with(card: ModelCard) -> None:
+    from onnx import helper
+
+    from kdguard.runtime.recipes.strip_finetune import finetuned
+    from tests.conftest import make_model
+
+    odd = make_model(
+        [helper.make_node("Det", ["image"], ["d"]), helper.make_node("Mul", ["image", "d4"], ["restored"])],
+        {"d4": np.ones((1, 1, 1, 1), np.float32)},
+    )
+    with pytest.raises(NothingToWorkWithError, match="Det"):
+        finetuned(loot(odd, card, tap=None))
 
 
 def test_substitution_is_deletion_without_deleting(
