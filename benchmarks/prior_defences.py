@@ -1,0 +1,77 @@
+"""Defences from the literature on the same teachers, as strong as the budget allows on calibration images.
+
+    python benchmarks/prior_defences.py [SUBJECT...] > benchmarks/results/prior_defences.json
+
+Defences of feature maps change the layers that `kdguard harden` paired. Recorded are strength, fidelity
+on the calibration images, and loss on test pairs. The models stay in build/red_team for
+benchmarks/red_team.py.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import subjects
+from output import write_results
+
+from kdguard.export.errors import GateFailedError
+from kdguard.export.image_pairs import load_pairs
+from kdguard.export.model_card import write_card
+from kdguard.export.onnx_files import load_onnx, save_onnx
+from kdguard.export.tasks import get_task
+from kdguard.runtime.defences import DEFENCES, Subject
+from kdguard.runtime.defences.calibrate import calibrate
+from kdguard.runtime.fidelity import measure_fidelity
+from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.session import RestorationSession
+
+BUDGET_DB = 0.1
+CALIBRATION_IMAGES = 8
+
+
+def measure(name: str) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    with subjects.subject(name) as found:
+        teacher = load_onnx(found.teacher)
+        card = resolve_card(load_onnx(found.hardened), found.task)
+        task = get_task(card.task)
+        pairs = load_pairs(found.calibration, task, card.channels, card.scale, limit=CALIBRATION_IMAGES)
+        test = load_pairs(found.test, task, card.channels, card.scale, seed=1)
+        for defence in DEFENCES.values():
+            row: dict[str, object] = {"subject": name, "defence": defence.name, "unit": defence.unit}
+            try:
+                result = calibrate(defence, Subject(teacher, card, found.paired, pairs, 0), BUDGET_DB)
+            except GateFailedError as error:
+                rows.append(row | {"strength": None, "reason": str(error)})
+                print(rows[-1], file=sys.stderr)
+                continue
+            write_card(result.model, card)
+            save_onnx(result.model, found.defended(defence.name))
+            sessions = [RestorationSession(model, card) for model in (teacher, result.model)]
+            fidelity, _ = measure_fidelity(*sessions, test, card.task, BUDGET_DB)
+            rows.append(
+                row
+                | {
+                    "strength": result.report.strength,
+                    "layers": result.report.layers,
+                    "calibration_loss_db": result.report.fidelity.delta_psnr_db,
+                    "test_loss_db": fidelity.delta_psnr_db,
+                    "test_between_db": fidelity.psnr_between_db,
+                    "test_within_budget": fidelity.within_budget,
+                }
+            )
+            print(rows[-1], file=sys.stderr)
+    return rows
+
+
+def main() -> None:
+    asked = sys.argv[1:] or subjects.names()
+    write_results(
+        what="prior defences calibrated to a loss of 0.1 dB and to both gates",
+        calibration_images=CALIBRATION_IMAGES,
+        results=[row for name in asked for row in measure(name)],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""What the red team attacks: the six published teachers as benchmarks/zoo_harden.py hardened them, and the quickstart's."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import zoo
+
+from kdguard.export.onnx_files import load_onnx
+from kdguard.export.torch_export import export_teacher
+from kdguard.export.user_code import import_callable
+from kdguard.graph_passes.inventory import hardened_layers
+from kdguard.runtime.harden import harden
+from kdguard.runtime.pipeline import load_pipeline
+
+QUICKSTART = "quickstart"
+BUILD = zoo.ROOT / "build" / "red_team"
+EXAMPLE = zoo.ROOT / "examples" / "quickstart"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A teacher, its hardened version, and images of three kinds that share none."""
+
+    name: str
+    task: str
+    teacher: Path
+    hardened: Path
+    train: Path
+    calibration: Path
+    test: Path
+
+    @property
+    def paired(self) -> list[str]:
+        """The layers that mislead."""
+        return [entry.layer for entry in hardened_layers(load_onnx(self.hardened)) if entry.placement == "paired"]
+
+    def defended(self, defence: str) -> Path:
+        """Where benchmarks/prior_defences.py puts the teacher with a prior defence."""
+        return BUILD / f"{self.name}-{defence}.onnx"
+
+
+def names() -> list[str]:
+    return [QUICKSTART, *zoo.TASKS]
+
+
+@contextmanager
+def subject(name: str) -> Iterator[Subject]:
+    """A subject, made or found; its folders last as long as the context."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        yield _quickstart(Path(scratch)) if name == QUICKSTART else _published(name, Path(scratch))
+
+
+def _published(task: str, scratch: Path) -> Subject:
+    zoo.open_hardened(task)
+    # One set of photographs, calibration and training alike: a thief may well own what the vendor calibrated on.
+    data = zoo.calibration_folder(scratch)
+    folder = zoo.ZOO / task
+    return Subject(task, task, folder / "teacher.onnx", zoo.HARDENED / f"{task}.onnx", data, data, folder / "test")
+
+
+def _quickstart(scratch: Path) -> Subject:
+    pipeline = load_pipeline(EXAMPLE / "pipeline.yaml")
+    import_callable("photographs:prepare", EXAMPLE)(scratch / "data")
+    train, calibration, test = (scratch / "data" / kind for kind in ("train", "calibration", "test"))
+    teacher, hardened = BUILD / "quickstart-teacher.onnx", BUILD / "quickstart.onnx"
+    if not hardened.is_file():
+        weights = EXAMPLE / "teacher.safetensors"
+        export_teacher("teacher:derain_edsr", weights, teacher, task=pipeline.task, search_path=EXAMPLE)
+        options = pipeline.harden.options(pipeline.seed, BUILD / "analysis")
+        harden(teacher, hardened, options, task=pipeline.task, data=calibration)
+    return Subject(QUICKSTART, pipeline.task, teacher, hardened, train, calibration, test)
