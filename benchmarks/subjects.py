@@ -1,4 +1,4 @@
-"""What the red team attacks: the six published teachers as benchmarks/zoo_harden.py hardened them, and the quickstart's."""
+"""What the red team attacks: the published teachers, hardened by benchmarks/zoo_harden.py, and the quickstart's."""
 
 from __future__ import annotations
 

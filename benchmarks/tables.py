@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import red_team_tables
+import scoreboards
 from table_text import between, number, table
 
 ROOT = Path(__file__).parent.parent
@@ -177,6 +178,10 @@ PARTS: dict[str, tuple[str, str | None, Callable[[Sequence[Row]], str]]] = {
     "students": ("docs/attacks.md", None, red_team_tables.students_table),
     "defences": ("docs/attacks.md", None, red_team_tables.defences_table),
     "bound": ("docs/threat-model.md", "output_bound", red_team_tables.bound_sentence),
+    "best responses": ("docs/threat-model.md", "red_team", scoreboards.best_responses),
+    "core recipes": ("docs/threat-model.md", "red_team", scoreboards.core_drops),
+    "every recipe": ("docs/threat-model.md", "red_team", scoreboards.every_recipe),
+    "other defences": ("docs/threat-model.md", "red_team", scoreboards.other_defences),
 }
 """Per part: the document it stands in, the benchmark it comes from (None: the code itself), what makes it."""
 
@@ -186,6 +191,9 @@ def part(name: str, results: Path = RESULTS) -> str:
     _, benchmark, build = PARTS[name]
     if benchmark is None:
         return build([])
+    folder = results / benchmark
+    if folder.is_dir():
+        return build([json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))])
     source = results / f"{benchmark}.json"
     if not source.is_file():
         return f"Not recorded yet: `python benchmarks/{benchmark}.py > benchmarks/results/{benchmark}.json`."

@@ -17,16 +17,23 @@ RANKS = range(1, 9)
 def clip_amplified(tapped: Sequence[Maps]) -> Maps:
     """Maps [M, F, H, W] with the amplification that their spectra show taken back."""
     maps = tapped[0]
-    count, channels = maps.shape[:2]
-    flat = maps.reshape(count, channels, -1).astype(np.float64)
-    U, sigma, _ = np.linalg.svd(flat, full_matrices=False)
-    rank, gain = estimate_amplification(sigma)
+    spectra = [_spectrum(values) for values in maps]
+    rank, gain = estimate_amplification(np.stack([sigma for sigma, _ in spectra]))
     if rank == 0:
         return maps
-    top = U[:, :, :rank]
-    # Taking (1 - 1/h) of the top part away is dividing its singular values by h.
-    flat -= (1 - 1 / gain) * (top @ (top.transpose(0, 2, 1) @ flat))
-    return flat.reshape(maps.shape).astype(np.float32)
+    clipped = np.empty(maps.shape, np.float32)
+    for index, (values, (_, U)) in enumerate(zip(maps, spectra, strict=True)):
+        # Taking (1 - 1/h) of the top part away is dividing its singular values by h.
+        F, top = values.reshape(len(values), -1), U[:, :rank]
+        clipped[index] = (F - (1 - 1 / gain) * (top @ (top.T @ F))).reshape(values.shape)
+    return clipped
+
+
+def _spectrum(values: Maps) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Singular values, descending, and left singular vectors of a map [F, H, W], from its Gram matrix."""
+    F = values.reshape(len(values), -1).astype(np.float64)
+    energies, U = np.linalg.eigh(F @ F.T)
+    return np.sqrt(np.maximum(energies[::-1], 0)), U[:, ::-1]
 
 
 def estimate_amplification(sigma: NDArray[np.float64]) -> tuple[int, float]:
