@@ -71,7 +71,8 @@ def describe_manifest(manifest: Manifest) -> list[tuple[str, str]]:
     if manifest.tiling and manifest.tiling.seams:
         tiles = manifest.tiling
         agreement = f"{tiles.hardened_db:.1f} dB, the clean teacher {tiles.clean_db:.1f}"
-        lines.append((f"tile-wise and whole-image output agree to {agreement}", "yellow"))
+        advice = "it shows seams in tiles: run it whole, or harden with --tile-safe"
+        lines.append((f"tile-wise and whole-image output agree to {agreement}; {advice}", "yellow"))
     return lines + [(note, "yellow") for note in manifest.notes]
 
 

@@ -23,7 +23,10 @@ from kdguard.runtime.compensation.reserve import Reserve
 from kdguard.runtime.compensation.search import Found
 from kdguard.runtime.wording import change, closeness
 
-NONE_HELD = "no compensated node: those that held on trial images broke a gate, or showed seams, on the last check"
+NONE_HELD = (
+    "no compensated node: those that held on trial images broke a gate, showed seams, or cost a stripper nothing, on "
+    "the last check"
+)
 
 
 def choose_compensated(
@@ -92,7 +95,7 @@ def plan_auto(
 
 
 def _nothing_compensated(sought: Found, tile_safe: bool) -> str:
-    gates = "stays within the budget and shows no seams" if tile_safe else "stays within the budget"
+    gates = "stays within the budget, shows no seams" if tile_safe else "stays within the budget"
     advice = "Nothing was written; raise --budget-db, give more images, or use --placement paired"
     if not (tried := [*sought.kept, sought.closest][0]):
         return f"no layer can be compensated: none that is alive is read by plain convolutions only. {advice}"
@@ -101,5 +104,5 @@ def _nothing_compensated(sought: Found, tile_safe: bool) -> str:
         f"{tried.layer} at gain {tried.attributes.gain:.2f} (on trial images it {change(outcome.loss_db, 3)} and is "
         f"{closeness(outcome.margin_db)}; whoever strips it {change(outcome.strip_db, 1)})"
     )
-    where = "on the images of the last check" if sought.kept else "on trial images and costs a stripper anything"
-    return f"no compensated layer {gates} {where}; the best found was {found}. {advice}"
+    where = "on the images of the last check" if sought.kept else "on trial images"
+    return f"no compensated layer {gates} and costs a stripper anything {where}; the best found was {found}. {advice}"

@@ -15,6 +15,7 @@ from kdguard.runtime.compensation.scan import WORTHWHILE_DB
 from kdguard.runtime.fidelity import Quality, measure_fidelity
 from kdguard.runtime.remembered import RememberedSession
 from kdguard.runtime.session import RestorationSession
+from kdguard.runtime.strip import measure_strip
 from kdguard.runtime.terminal import progress_bar
 from kdguard.runtime.tile_check import IDENTICAL_DB, measure_tiling
 
@@ -31,7 +32,11 @@ def first_that_holds(
     reserve: Reserve,
     tile_safe: bool,
 ) -> Plan | None:
-    """The base plan with the best candidate that keeps the gates, all nodes together; None if none does."""
+    """The base plan with the best candidate that keeps the gates, all nodes together, and costs a stripper something.
+
+    Returns:
+        None if none does.
+    """
     clean = RememberedSession(RestorationSession(model, card))
     clean_scores: dict[str, Quality] = {}
 
@@ -47,11 +52,16 @@ def first_that_holds(
             left = min(left, 10 ** ((tiles.hardened_db - min(tiles.clean_db, IDENTICAL_DB)) / 10))
         return left
 
+    def stripped_loss_db(held: Compensation) -> float:
+        hardened = with_compensation(base, held).apply(model)
+        return measure_strip(hardened, card, {}, check, []).stripped_loss_db
+
     found = [
         held
         for candidate in candidates[:MAX_CANDIDATES]
         if (held := strongest_that_holds(candidate, lambda tried: room(with_compensation(base, tried))))
-        and held.outcome.strip_db >= WORTHWHILE_DB
+        # What costs a stripper something on two trial images may help him on others.
+        and min(held.outcome.strip_db, stripped_loss_db(held)) >= WORTHWHILE_DB
     ]
     best = max(found, key=lambda held: held.worth, default=None)
     return with_compensation(base, best) if best else None

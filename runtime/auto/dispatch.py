@@ -21,13 +21,22 @@ from kdguard.runtime.auto.automatic import plan_auto
 from kdguard.runtime.auto.in_path import plan_in_path
 from kdguard.runtime.auto.options import HardenOptions
 from kdguard.runtime.auto.plan import Plan
-from kdguard.runtime.auto.split import Split, split
+from kdguard.runtime.auto.split import CHECK_IMAGES, Split, split
 from kdguard.runtime.session import RestorationSession
+from kdguard.runtime.wording import counted
 
 UNCALIBRATED_GAIN = 10.0
 FEW_IMAGES = (
     "fewer than four calibration images: the gates were checked on the same ones, and no attacker's refit was tried"
 )
+
+
+def few_to_check(images: int) -> str:
+    """A note where fewer images than usual carry every figure."""
+    return (
+        f"the gates, and what the strip and tile checks say, rest on {counted(images, 'image')}: every fourth pair "
+        f"checks; {4 * CHECK_IMAGES} pairs give {CHECK_IMAGES}"
+    )
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,8 @@ def make_plan(
     analysis = analyse(model, card, pairs, cache=options.cache, sensitivity=sensitivity)
     images = split(pairs, card, analysis, RestorationSession(model, card))
     notes = () if images.disjoint else (FEW_IMAGES,)
+    if images.disjoint and len(images.check) < CHECK_IMAGES:
+        notes = (few_to_check(len(images.check)),)
     plan = _plan(model, card, analysis, images, named, options)
     plan = replace(plan, notes=(*plan.notes, *notes, *_unused(options)))
     # What an attacker refits on may not be what he is scored on.

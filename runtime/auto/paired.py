@@ -23,7 +23,8 @@ RULES = """\
    convolution and its activation costs half as much again: runtimes fuse the two.
 3. Then, while the estimated slowdown stays within the limit, further maps of the middle third, cheapest first.
 4. Rank 1, centred, adaptive, sign driven by the tail. Further singular vectors cost time.
-5. The gain moves the map by twice its own norm on calibration images, 10 at least.
+5. The gain is the smallest from 10 up that is expected to move the map by twice its own norm, on the crops that were
+   analysed; on whole images it may move it by less.
 6. Singular vectors come from every fifth row; the change is handed to the restorer, so this costs no exactness."""
 
 DEPTHS = (1 / 3, 1 / 2, 2 / 3)

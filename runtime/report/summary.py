@@ -48,6 +48,8 @@ def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest) ->
     findings += _coverage_findings(manifest)
     findings.append(_strip_finding(manifest))
     findings += _tiling_findings(manifest)
+    if manifest.estimated_slowdown is not None:
+        findings.append(f"Time: {number(manifest.estimated_slowdown)} of the clean model's by a cost model, not timed.")
     if not fidelity.within_budget:
         return Verdict(
             status="fail", headline="Do not ship: the hardened model fails the fidelity gate.", findings=findings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import Image
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime import fidelity
+from kdguard.runtime.auto import check
 from kdguard.runtime.auto.check import first_that_holds
 from kdguard.runtime.auto.plan import Plan
 from kdguard.runtime.compensation.bench import Outcome
@@ -42,10 +44,18 @@ def candidates(card: ModelCard) -> list[Compensation]:
     ]
 
 
+@pytest.fixture(autouse=True)
+def on_check(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What deletion costs on the images of the last check, in dB."""
+    found = {"loss": 5.0}
+    monkeypatch.setattr(check, "measure_strip", lambda *_: SimpleNamespace(stripped_loss_db=found["loss"]))
+    return found
+
+
 def test_time_counts_against_what_stripping_costs(card: ModelCard, candidates: list[Compensation]) -> None:
-    check, reserve = noisy_pairs(1), JustEnough(0.1)
+    pairs, reserve = noisy_pairs(1), JustEnough(0.1)
     for order in (candidates, candidates[::-1]):
-        plan = first_that_holds(make_conv_net(), card, Plan([]), order, check, reserve, False)
+        plan = first_that_holds(make_conv_net(), card, Plan([]), order, pairs, reserve, False)
         assert plan is not None
         assert [site.attributes.rank for site in plan.sites] == [1]
 
@@ -66,3 +76,14 @@ def test_the_clean_teacher_is_asked_and_scored_once(
     first_that_holds(make_conv_net(), card, Plan([]), candidates, noisy_pairs(3), JustEnough(0.1), False)
     assert list(runs.values()) == [3, 3, 3]
     assert len(scored) == 3 + 2 * 3
+
+
+def test_a_node_that_costs_a_stripper_nothing_on_the_last_check_is_left_out(
+    card: ModelCard, candidates: list[Compensation], on_check: dict[str, float]
+) -> None:
+    """The scan said 4 and 5 dB, on other images."""
+    arguments = (make_conv_net(), card, Plan([]), candidates, noisy_pairs(1), JustEnough(0.1), False)
+    on_check["loss"] = 0.0
+    assert first_that_holds(*arguments) is None
+    on_check["loss"] = 2.0
+    assert first_that_holds(*arguments) is not None
