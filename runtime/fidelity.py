@@ -33,6 +33,8 @@ OWN_PSNR_CEILING_DB = 80.0
 """A teacher that is right to within rounding, on a white or black frame say, asks for no more than this
 plus the margin: fp32 cannot give 200 dB."""
 MAX_BUDGET_DB = 100.0
+ROUNDING_DB = 1e-4
+"""Loss that is rounding and no loss: a budget of 0 asks for the same quality, not for the same bits."""
 
 
 class Restorer(Session, Protocol):
@@ -76,12 +78,17 @@ class FidelityReport(BaseModel):
     within_budget: bool = Field(description="both gates, and finite")
     provider: str = Field(description="execution provider that ran")
 
+    @property
+    def keeps_budget(self) -> bool:
+        """The first gate."""
+        return self.delta_psnr_db <= self.budget_db + ROUNDING_DB
+
     def failures(self) -> list[str]:
         """One line per gate that failed."""
         lines = []
         if not self.finite:
             lines.append("the outputs hold NaN or infinity")
-        if not self.delta_psnr_db <= self.budget_db:
+        if not self.keeps_budget:
             lines.append(f"loss {self.delta_psnr_db:.3f} dB is over the budget of {self.budget_db:g} dB")
         if not self.psnr_between_db >= self.psnr_between_floor_db:
             lines.append(

@@ -20,13 +20,15 @@ from kdguard.runtime.auto.split import Split
 from kdguard.runtime.compensation import search
 from kdguard.runtime.compensation.candidate import is_refittable
 from kdguard.runtime.compensation.reserve import Reserve
+from kdguard.runtime.compensation.scan import WORTHWHILE_DB
 from kdguard.runtime.compensation.search import Found
 from kdguard.runtime.wording import change, closeness
 
 NONE_HELD = (
-    "no compensated node: those that held on trial images broke a gate, showed seams, or cost a stripper nothing, on "
-    "the last check"
+    "no compensated node: none of those that held on trial images kept its distance from the gates on the last check, "
+    f"without seams, and cost a stripper {WORTHWHILE_DB} dB or more there"
 )
+TOO_FEW = "no compensated node: weights are fitted to some images and checked on others, which takes four or more"
 
 
 def choose_compensated(
@@ -56,7 +58,7 @@ def plan_auto(
 
     Raises:
         UserError: no layer is eligible, or none of those named can be compensated.
-        GateFailedError: a compensated node alone was asked for and none stays inside the budget.
+        GateFailedError: a compensated node alone was asked for and none keeps the gates and is worth it.
     """
     placement, tile_safe = options.placement, options.tile_safe
     reserve = Reserve(options.budget_db)
@@ -67,7 +69,9 @@ def plan_auto(
             f"layer {layers[0]!r} cannot be compensated: not all of its readers are 2-D convolutions with constant "
             "weights, or they are too wide; choose other --layers, or use --placement paired"
         )
-    if placement in ("auto", "compensated"):
+    if placement == "compensated" and not images.disjoint:
+        raise UserError(f"{TOO_FEW}; give more calibration images, or use --placement paired")
+    if placement in ("auto", "compensated") and images.disjoint:
         sought = choose_compensated(model, card, analysis, images, names, reserve)
     candidates = sought.kept
     if placement == "compensated":
@@ -84,8 +88,8 @@ def plan_auto(
     if found is not None:
         return found
     base = pairs(0.0)  # no compensated node holds: its layer and its share of the time are free
-    if candidates:
-        base = replace(base, notes=(*base.notes, NONE_HELD))
+    if candidates or (placement == "auto" and not images.disjoint):
+        base = replace(base, notes=(*base.notes, NONE_HELD if candidates else TOO_FEW))
     if not base.sites:
         raise UserError(
             "the model has no eligible layer: every feature map is dead, without influence, has fewer than "
@@ -95,8 +99,11 @@ def plan_auto(
 
 
 def _nothing_compensated(sought: Found, tile_safe: bool) -> str:
-    gates = "stays within the budget, shows no seams" if tile_safe else "stays within the budget"
-    advice = "Nothing was written; raise --budget-db, give more images, or use --placement paired"
+    gates = "keeps its distance from the gates, shows no seams" if tile_safe else "keeps its distance from the gates"
+    advice = (
+        "Nothing was written; give more images or other --layers, or use --placement paired; a larger --budget-db "
+        "helps only where the loss is what binds"
+    )
     if not (tried := [*sought.kept, sought.closest][0]):
         return f"no layer can be compensated: none that is alive is read by plain convolutions only. {advice}"
     outcome = tried.outcome
@@ -105,4 +112,5 @@ def _nothing_compensated(sought: Found, tile_safe: bool) -> str:
         f"{closeness(outcome.margin_db)}; whoever strips it {change(outcome.strip_db, 1)})"
     )
     where = "on the images of the last check" if sought.kept else "on trial images"
-    return f"no compensated layer {gates} and costs a stripper anything {where}; the best found was {found}. {advice}"
+    strip = f"costs a stripper {WORTHWHILE_DB} dB or more"
+    return f"no compensated layer {gates} and {strip} {where}; the best found was {found}. {advice}"

@@ -75,7 +75,7 @@ def _certain(entry: SummaryEntry) -> bool:
 
 
 def _fidelity_finding(fidelity: FidelityReport) -> str:
-    word = "within" if fidelity.delta_psnr_db <= fidelity.budget_db else "outside"
+    word = "within" if fidelity.keeps_budget else "outside"
     failed = "".join(f" Failed: {line}." for line in fidelity.failures())
     return (
         f"Teacher: {change(fidelity.delta_psnr_db, 3)} on {counted(fidelity.n, 'test image')} ({word} the budget of "

@@ -26,7 +26,7 @@ from kdguard.runtime.analysis.analyse import (
 from kdguard.runtime.auto import dispatch, options, split
 from kdguard.runtime.cli import app
 from kdguard.runtime.commands.options import PlacementOption
-from kdguard.runtime.compensation import candidate, search
+from kdguard.runtime.compensation import candidate, reserve, scan, search
 from kdguard.runtime.fidelity import BETWEEN_MARGIN_DB, WORST_MARGIN_DB
 from tests.conftest import QUICKSTART, ROOT
 
@@ -59,6 +59,9 @@ def test_limits_are_those_of_the_code() -> None:
         f"by more than {tile_check.TOLERATED_DB:g} dB less",
         f"more than {MAX_CHANNELS} channels, fewer than {MIN_POSITIONS} positions",
         f"more than {candidate.MAX_PATCH} values at once",
+        f"keep {reserve.CHECK_MARGIN_DB:g} dB more than the gates ask for",
+        f"three quarters of the budget and {reserve.CHECK_SSIM} of SSIM",
+        f"costs less than {scan.WORTHWHILE_DB} dB",
         f"at most {search.SCREENED + search.DEEPEST} maps are fitted, and at most {trials} gains",
     ):
         assert stated in FLAT, stated

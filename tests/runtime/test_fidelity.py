@@ -16,6 +16,7 @@ from kdguard.export.tasks import get_task
 from kdguard.runtime.fidelity import FidelityReport, compare_outputs, measure_fidelity
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net, make_model, photograph
+from tests.runtime.report import made_up
 
 
 def offset_model(offset: float) -> onnx.ModelProto:
@@ -141,3 +142,14 @@ def test_contract_fields(card: ModelCard, grey_pairs: list[ImagePair]) -> None:
         "within_budget",
     } <= fields.keys()
     assert fields["teacher"].keys() == {"psnr", "ssim"}
+
+
+def test_a_budget_of_zero_asks_for_quality_and_not_for_bits() -> None:
+    def report(loss: float) -> FidelityReport:
+        return made_up.fidelity(loss).model_copy(update={"budget_db": 0.0})
+
+    assert report(5e-5).keeps_budget
+    assert report(-1.0).keeps_budget
+    assert report(5e-5).failures() == []
+    assert not report(2e-4).keeps_budget
+    assert "over the budget of 0 dB" in report(2e-4).failures()[0]

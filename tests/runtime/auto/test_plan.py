@@ -226,3 +226,30 @@ def test_a_compensated_layer_that_cannot_be_is_named(card: ModelCard) -> None:
         plan(["b"], {})
     with pytest.raises(GateFailedError, match="none that is alive is read by plain convolutions only"):
         plan(None, {"dead": True})
+
+
+def test_fewer_than_four_images_fit_no_weights(card: ModelCard) -> None:
+    """They would be checked on what they were fitted to: on other images such a model was 6 dB worse."""
+    model, pairs = make_conv_net(), noisy_pairs(3)
+    analysis = analyse(model, card, pairs, sensitivity=False)
+    images = split(pairs, card, analysis, RestorationSession(model, card))
+    plan = plan_auto(model, card, analysis, images, HardenOptions())
+    assert plan.sites
+    assert {site.placement for site in plan.sites} == {"paired"}
+    assert not plan.refits
+    assert "takes four or more" in plan.notes[-1]
+    with pytest.raises(UserError, match="give more calibration images"):
+        plan_auto(model, card, analysis, images, HardenOptions(placement="compensated"))
+
+
+def test_a_gain_that_moves_little_misleads_no_tap(card: ModelCard) -> None:
+    model, pairs = make_conv_net(), noisy_pairs(2)
+    found = analyse(model, card, pairs, sensitivity=False)
+    analysis = changed(found, "b", depth=0.5)
+    weak, strong = (
+        choose_pairs(model, card, analysis, pairs, HardenOptions(gain=gain), 0.0).coverage for gain in (1.01, 30.0)
+    )
+    assert weak is not None
+    assert strong is not None
+    assert weak[0] == 0 < strong[0]
+    assert weak[1] == strong[1]
