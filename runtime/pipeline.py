@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from kdguard.export.errors import UserError, in_plain_words
 from kdguard.export.model_card import ModelCard, SizeMultiple, ValueRange
@@ -16,13 +16,12 @@ from kdguard.runtime.auto.options import AUTO, HardenOptions, PlacementChoice
 from kdguard.runtime.fidelity import MAX_BUDGET_DB
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.red_team.options import DEFAULT_RECIPES, Backend, TrainingOptions, all_if_asked
+from kdguard.runtime.yaml_section import YamlSection
 
 NO_SUCH_FIELD = "no such field; docs/pipeline.md lists them"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Strict(YamlSection):
     @model_validator(mode="before")
     @classmethod
     def _empty_sections(cls, given: object) -> object:

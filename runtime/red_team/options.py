@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from kdguard.runtime.students import Family, Size
+from kdguard.runtime.yaml_section import YamlSection
 
 DEFAULT_RECIPES = ("scratch", "output-l1", "fitnets")
 Backend = Literal["joblib", "ray"]
@@ -21,10 +22,8 @@ def all_if_asked(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(RECIPES) if tuple(names) == ("all",) else tuple(names)
 
 
-class TrainingOptions(BaseModel):
+class TrainingOptions(YamlSection):
     """How every student of a run is built and trained."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     family: Family = "residual-cnn"
     size: Size = "small"
