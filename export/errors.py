@@ -11,7 +11,9 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from collections.abc import Sequence
+
+    from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
 
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
@@ -48,10 +50,10 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def first_problem(error: ValidationError) -> tuple[str, str]:
-    """Where and what of the first thing that pydantic found wrong."""
+def first_problem(error: ValidationError, model: type[BaseModel] | None = None) -> tuple[str, str]:
+    """Where and what of the first thing that pydantic found wrong; `model` as for `in_plain_words`."""
     problem = error.errors()[0]
-    return ".".join(map(str, problem["loc"])), in_plain_words(problem)
+    return ".".join(map(str, problem["loc"])), in_plain_words(problem, model)
 
 
 _ALLOWED = {
@@ -77,15 +79,19 @@ _ALLOWED = {
 """What is wrong with a value and what is allowed, by pydantic's type of problem or the first part of its name."""
 
 
-def in_plain_words(problem: ErrorDetails) -> str:
-    """What pydantic found wrong, for people: the value, and what is allowed."""
+def in_plain_words(problem: ErrorDetails, model: type[BaseModel] | None = None) -> str:
+    """What pydantic found wrong, for people: the value, and what is allowed.
+
+    Args:
+        model: what was validated; without it nobody is told that an empty field may be left out.
+    """
     kind, given = problem["type"], problem["input"]
     if kind == "missing":
         return "missing"
     if kind == "value_error":
         return problem["msg"].removeprefix("Value error, ").removesuffix(".")
     if given is None:
-        return "is empty; give a value, or leave it out"
+        return f"is empty; give a value{', or leave it out' if _has_default(model, problem['loc']) else ''}"
     wanted = _ALLOWED.get(kind) or _ALLOWED.get(kind.split("_")[0])
     if wanted is None:
         return f"{given!r}: {problem['msg']}"
@@ -93,3 +99,14 @@ def in_plain_words(problem: ErrorDetails) -> str:
     if shown.strip().lower() == "nan" and "; " in wanted:  # neither too small nor too large
         wanted = f"is not a number; {wanted.partition('; ')[2]}"
     return f"{shown[:80]} {wanted.format(**problem.get('ctx', {}))}"
+
+
+def _has_default(model: type[BaseModel] | None, where: Sequence[int | str]) -> bool:
+    """Whether the field there, or the entry of a list, may be left out."""
+    if model is None or not where:
+        return False
+    field = model.model_fields.get(str(where[0]))
+    if field is None or len(where) == 1:
+        return field is None or not field.is_required()
+    inner = field.annotation
+    return _has_default(inner, where[1:]) if hasattr(inner, "model_fields") else True

@@ -115,7 +115,7 @@ def read_card(model: onnx.ModelProto) -> ModelCard | None:
             try:
                 card = ModelCard.model_validate_json(entry.value)
             except ValidationError as error:
-                where, what = first_problem(error)
+                where, what = first_problem(error, ModelCard)
                 raise UserError(
                     f"the model card inside the model is malformed: {where}: {what}; export the model again"
                 ) from error

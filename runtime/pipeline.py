@@ -169,7 +169,7 @@ def load_pipeline(path: Path) -> Pipeline:
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, p['loc'])) or 'top level'}: "
-            f"{NO_SUCH_FIELD if p['type'] == 'extra_forbidden' else in_plain_words(p)}"
+            f"{NO_SUCH_FIELD if p['type'] == 'extra_forbidden' else in_plain_words(p, Pipeline)}"
             for p in error.errors()
         )
         raise UserError(f"{path}: {problems}") from error

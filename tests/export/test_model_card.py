@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,22 @@ def test_malformed_card_is_refused() -> None:
     model = make_conv_net()
     model.metadata_props.add(key=CARD_KEY, value='{"task": "deraining", "scale": 0}')
     with pytest.raises(UserError, match="malformed"):
+        read_card(model)
+
+
+@pytest.mark.parametrize(
+    ("field", "what"),
+    [
+        ("input_name", "is empty; give a value; export"),
+        ("scale", "is empty; give a value, or leave it out; export"),
+        ("no_such_field", "is empty; give a value, or leave it out; export"),
+    ],
+)
+def test_an_empty_field_may_be_left_out_where_it_has_a_default(field: str, what: str) -> None:
+    model = make_conv_net()
+    given = {"input_name": "image", "output_name": "restored", field: None}
+    model.metadata_props.add(key=CARD_KEY, value=json.dumps(given))
+    with pytest.raises(UserError, match=f"malformed: {field}: {what}"):
         read_card(model)
 
 

@@ -198,6 +198,11 @@ def test_empty_sections_are_defaults(tmp_path: Path) -> None:
         (("name: p", "name: 7"), "name: 7 is not text; put it in quotes"),
         (("name: p", "name: ''"), "name: '' is too short; give 1 or more characters"),
         (("name: p\n", ""), "name: missing"),
+        (("name: p", "name:"), "name: is empty; give a value"),
+        (("out: out", "out:"), "out: is empty; give a value"),
+        (("", "seed:"), "seed: is empty; give a value, or leave it out"),
+        (("", "attack: {training: {steps: }}"), "attack.training.steps: is empty; give a value, or leave it out"),
+        (("", "attack: {recipes: [~]}"), "attack.recipes.0: is empty; give a value, or leave it out"),
         (("teacher: {onnx: t.onnx}", "teacher:"), "teacher: give either source (and weights), or onnx"),
         (("data: {train: x, calibration: x, test: y}", "data:"), "data: give either prepare, or all of train"),
     ],
@@ -209,6 +214,7 @@ def test_pipeline_fields_in_plain_words(
     path = pipeline_file(tmp_path, PIPELINE.replace(old, new) if old else f"{PIPELINE}{new}\n")
     found = kdguard.refuses("run", path)
     assert found.startswith(f"kdguard: {path}: {line}")
+    assert ("leave it out" in found) == ("leave it out" in line)
     assert not any(word in found for word in JARGON)
 
 
