@@ -56,14 +56,15 @@ def first_problem(error: ValidationError, model: type[BaseModel] | None = None) 
     return ".".join(map(str, problem["loc"])), in_plain_words(problem, model)
 
 
+NOT_ALLOWED = "is not allowed; give {expected}"
 _ALLOWED = {
     "greater_than": "is too small; give more than {gt:g}",
     "greater_than_equal": "is too small; give {ge:g} or more",
     "less_than": "is too large; give less than {lt:g}",
     "less_than_equal": "is too large; give {le:g} or less",
     "finite_number": "is not a finite number",
-    "literal_error": "is not allowed; give {expected}",
-    "enum": "is not allowed; give {expected}",
+    "literal_error": NOT_ALLOWED,
+    "enum": NOT_ALLOWED,
     "int": "is not a whole number",
     "float": "is not a number",
     "bool": "is neither true nor false",

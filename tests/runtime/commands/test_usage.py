@@ -31,7 +31,7 @@ EXPORT = ["export", "teacher:derain_edsr", "-o", "t.onnx"]
         ([*HARDEN, "--seed", "-1"], "--seed: -1 is too small; give 0 or more"),
         (
             [*HARDEN, "--placement", "foo"],
-            "--placement: 'foo' is not one of 'auto', 'in-path', 'paired', 'compensated'",
+            "--placement: foo is not allowed; give 'auto', 'in-path', 'paired' or 'compensated'",
         ),
         ([*HARDEN, "--bogus"], "no such option: --bogus; see `kdguard harden --help`"),
         (["harden"], "MODEL is missing: The teacher, an ONNX model."),
@@ -39,6 +39,8 @@ EXPORT = ["export", "teacher:derain_edsr", "-o", "t.onnx"]
         ([*VERIFY, "--data", "pairs", "--budget-db", "-1"], "--budget-db: -1 is too small; give 0 or more"),
         ([*ATTACK, "--steps", "0"], "--steps: 0 is too small; give 1 or more"),
         ([*ATTACK, "--seeds", "0"], "--seeds: 0 is too small; give 1 or more"),
+        (["inspect", "t.onnx", "a", "b"], "too many arguments: a b; see `kdguard inspect --help`"),
+        ([*HARDEN, "a"], "too many arguments: a; see `kdguard harden --help`"),
         (["bogus"], "no such command 'bogus'; see `kdguard --help`"),
         ([*EXPORT, "--channels", "4"], "--channels: 4 is not allowed; give 1 or 3"),
         ([*EXPORT, "--layout", "CHW"], "--layout: CHW is not allowed; give 'NCHW' or 'NHWC'"),
