@@ -66,8 +66,9 @@ class ModelCard(BaseModel):
         if self.fixed_size:
             size = f"images of {self.fixed_size[1]}x{self.fixed_size[0]} only"
         extra = "".join(f", {name} = {', '.join(f'{v:g}' for v in v_)}" for name, v_ in self.extra_inputs.items())
+        channels = "1 channel" if self.channels == 1 else f"{self.channels} channels"
         return (
-            f"{self.task or 'task not stated'}, {self.layout}, {self.channels} channel(s), range {low:g} to {high:g}, "
+            f"{self.task or 'task not stated'}, {self.layout}, {channels}, range {low:g} to {high:g}, "
             f"scale {self.scale}, {size}{f', batch {self.batch}' if self.batch > 1 else ''}{extra}"
         )
 

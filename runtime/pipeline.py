@@ -12,7 +12,7 @@ from kdguard.export.errors import UserError, in_plain_words
 from kdguard.export.model_card import ModelCard, SizeMultiple, ValueRange
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.op.attributes import Gain, Rank, SvdPerturbAttributes
-from kdguard.runtime.auto.options import AUTO, HardenOptions, PlacementChoice
+from kdguard.runtime.auto.options import AUTO, AUTO_STANDS_ALONE, HardenOptions, PlacementChoice
 from kdguard.runtime.fidelity import MAX_BUDGET_DB
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.red_team.options import DEFAULT_RECIPES, Backend, TrainingOptions, all_if_asked
@@ -100,6 +100,12 @@ class HardenSection(_Strict):
     budget_db: float = Field(0.1, ge=0, le=MAX_BUDGET_DB)
     max_slowdown: float = Field(1.05, ge=1, le=10)
     tile_safe: bool = False
+
+    @model_validator(mode="after")
+    def _auto_alone(self) -> HardenSection:
+        if AUTO in self.layers and (self.layers != [AUTO] or self.op_types):
+            raise ValueError(AUTO_STANDS_ALONE)
+        return self
 
     def options(self, seed: int, cache: Path) -> HardenOptions:
         """As `runtime.harden.harden` takes them."""

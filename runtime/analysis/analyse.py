@@ -21,6 +21,7 @@ from kdguard.runtime.analysis.layer_analysis import SHARES, Analysis, LayerAnaly
 from kdguard.runtime.analysis.sensitivity import Sensitivity, measure_sensitivity
 from kdguard.runtime.analysis.spectra import Spectrum, measure_spectra
 from kdguard.runtime.terminal import progress_bar
+from kdguard.runtime.wording import counted
 
 SPECTRUM_IMAGES, SPECTRUM_SIDE = 6, 96
 SENSITIVITY_IMAGES, SENSITIVITY_SIDE = 2, 64
@@ -123,9 +124,9 @@ def _unfit(spectrum: Spectrum) -> str | None:
     if not spectrum.energies:
         return "not finite on the calibration images"
     if spectrum.shape[1] == 1 or spectrum.shape[1] > MAX_CHANNELS:
-        return f"{spectrum.shape[1]} channel(s)"
-    if spectrum.shape[2] * spectrum.shape[3] < MIN_POSITIONS:
-        return f"only {spectrum.shape[2] * spectrum.shape[3]} position(s): no map"
+        return counted(spectrum.shape[1], "channel")
+    if (positions := spectrum.shape[2] * spectrum.shape[3]) < MIN_POSITIONS:
+        return f"only {counted(positions, 'position')}: no map"
     return None
 
 

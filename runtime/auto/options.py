@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kdguard.export.errors import UserError
 from kdguard.graph_passes.op import SvdPerturbAttributes
 
 PlacementChoice = Literal["auto", "in-path", "paired", "compensated"]
 AUTO = "auto"
+AUTO_STANDS_ALONE = "auto stands alone, since it leaves the choice to kdguard; leave it out, or the other layers"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,15 @@ class HardenOptions:
     max_slowdown: float = 1.05
     tile_safe: bool = False
     cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a choice that is left to kdguard and made.
+
+        Raises:
+            UserError: `auto` beside other globs or operators.
+        """
+        if AUTO in self.globs and not self.chooses_layers:
+            raise UserError(f"--layers {','.join(self.globs)}: {AUTO_STANDS_ALONE}")
 
     @property
     def chooses_layers(self) -> bool:

@@ -67,7 +67,7 @@ def test_sixteen_bit_and_alpha(tmp_path: Path) -> None:
     ("break_it", "reason"),
     [
         (lambda f: [p.unlink() for p in (f / "clean").iterdir()], "no images"),
-        (lambda f: (f / "clean" / "p2.png").unlink(), "without a partner"),
+        (lambda f: (f / "clean" / "p2.png").unlink(), "1 of 4 images without a partner"),
         (lambda f: PilImage.fromarray(photograph(40)).save(f / "clean" / "p1.png"), "clean should be 48x48"),
         (lambda f: (f / "degraded" / "p3.png").write_bytes(b"no image"), "not a readable image"),
         (lambda f: (f / "clean").rename(f / "sharp"), "no clean/ folder"),

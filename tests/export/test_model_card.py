@@ -30,6 +30,12 @@ def test_writing_twice_keeps_one_and_other_metadata(card: ModelCard) -> None:
     assert [entry.key for entry in model.metadata_props] == ["author", CARD_KEY]
 
 
+def test_a_card_in_words(card: ModelCard) -> None:
+    words = "deraining, NCHW, {}, range 0 to 1, scale 1, size multiple 1"
+    assert card.describe() == words.format("3 channels")
+    assert card.model_copy(update={"channels": 1}).describe() == words.format("1 channel")
+
+
 def test_malformed_card_is_refused() -> None:
     model = make_conv_net()
     model.metadata_props.add(key=CARD_KEY, value='{"task": "deraining", "scale": 0}')

@@ -107,7 +107,7 @@ def test_maps_that_are_not_worth_perturbing(card: ModelCard) -> None:
     assert layers["b"].sensitivity_db is not None
     assert layers["zeros"].psnr_between_db is None
     assert analysis.skipped == {
-        "pooled": "only 1 position(s): no map",
+        "pooled": "only 1 position: no map",
         "infinite": "not finite on the calibration images",
     }
     alive = [layer for layer in analysis.layers if not layer.dead]

@@ -33,6 +33,11 @@ EXPORT = ["export", "teacher:derain_edsr", "-o", "t.onnx"]
             [*HARDEN, "--placement", "foo"],
             "--placement: foo is not allowed; give 'auto', 'in-path', 'paired' or 'compensated'",
         ),
+        (
+            [*HARDEN, "--layers", "auto,relu"],
+            "--layers auto,relu: auto stands alone, since it leaves the choice to kdguard; leave it out, or the other "
+            "layers",
+        ),
         ([*HARDEN, "--bogus"], "no such option: --bogus; see `kdguard harden --help`"),
         (["harden"], "MODEL is missing: The teacher, an ONNX model."),
         (["harden", "t.onnx"], "--output is missing: The hardened .onnx file to write."),
@@ -181,6 +186,8 @@ def test_empty_sections_are_defaults(tmp_path: Path) -> None:
         (("", "harden: {gain: 0}"), "harden.gain: 0 is too small; give more than 0"),
         (("", "harden: {layers: b}"), "harden.layers: b is not a list; write it in brackets"),
         (("", "harden: {layers: }"), "harden.layers: is empty; give a value, or leave it out"),
+        (("", "harden: {layers: [auto, b]}"), "harden: auto stands alone, since it leaves the choice to kdguard"),
+        (("", "harden: {layers: [auto], op_types: [Relu]}"), "harden: auto stands alone"),
         (("", "harden: {placement: inline}"), "harden.placement: inline is not allowed; give 'auto', 'in-path', "),
         (("", "harden: {tile_safe: maybe}"), "harden.tile_safe: maybe is neither true nor false"),
         (("", "harden: 3"), "harden: 3 is not a section; put its fields below it, indented"),
@@ -216,7 +223,7 @@ def test_pipeline_fields_in_plain_words(
     path = pipeline_file(tmp_path, PIPELINE.replace(old, new) if old else f"{PIPELINE}{new}\n")
     found = kdguard.refuses("run", path)
     assert found.startswith(f"kdguard: {path}: {line}")
-    assert ("leave it out" in found) == ("leave it out" in line)
+    assert ("or leave it out" in found) == ("or leave it out" in line)
     assert not any(word in found for word in JARGON)
 
 
