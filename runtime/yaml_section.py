@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
@@ -16,12 +17,20 @@ class YamlSection(BaseModel):
     @classmethod
     def _no_booleans_for_numbers(cls, given: object, info: ValidationInfo) -> object:
         """YAML reads yes and on as true, no and off as false; pydantic would take them for 1 and 0."""
-        field = cls.model_fields[info.field_name or ""]
-        for value in given if isinstance(given, (list, tuple)) else (given,):
-            if isinstance(value, bool) and _holds_numbers(field.annotation):
+        if _holds_numbers(cls.model_fields[info.field_name or ""].annotation):
+            for value in _booleans(given):
                 read_as = "true (as YAML reads yes and on)" if value else "false (as YAML reads no and off)"
                 raise ValueError(f"{read_as} is not a number")
         return given
+
+
+def _booleans(given: object) -> Iterator[bool]:
+    """Those in a value, in its entries and in theirs."""
+    if isinstance(given, bool):
+        yield given
+    elif isinstance(given, (list, tuple, dict)):
+        for entry in given.values() if isinstance(given, dict) else given:
+            yield from _booleans(entry)
 
 
 def _holds_numbers(annotation: object) -> bool:
