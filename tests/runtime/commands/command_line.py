@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,3 +35,8 @@ class CommandLine:
         assert len(lines) == 1, self.err
         assert "Traceback" not in self.err
         return lines[0]
+
+
+def listing(folder: Path) -> list[str]:
+    """Everything below a folder, to see that nothing was written."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
