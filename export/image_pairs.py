@@ -118,8 +118,8 @@ def load_pairs(
     degraded = _images_in(folder / "degraded")
     if lonely := sorted(set(clean) ^ set(degraded)):
         raise UserError(
-            f"{folder}: {len(lonely)} of {len({*clean, *degraded})} images without a partner of the same name in clean/ "
-            f"and degraded/, first {lonely[0]!r}; make the names equal"
+            f"{folder}: {len(lonely)} of {len({*clean, *degraded})} images without a partner of the same name in "
+            f"clean/ and degraded/, first {lonely[0]!r}; make the names equal"
         )
     for name in list(clean)[:limit]:
         pair = ImagePair(name, read_image(degraded[name], channels), read_image(clean[name], channels))
