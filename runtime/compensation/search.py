@@ -99,9 +99,7 @@ def search(
                 scans.append(scan)
                 advance()
         # By what stripping may cost alone, without the price of the time that `worth` takes off at the end: time ranks
-        # candidates, it excludes none. A promise extrapolates from one run and may be near zero; less the price, maps
-        # that promise nothing and cost little were followed up instead of the one that is kept, when that was tried
-        # on the low-light teacher of the benchmarks.
+        # candidates, it excludes none, and a promise extrapolates from one run and may be near zero.
         scans.sort(key=lambda scan: -scan.promise)
         for scan in scans[:REFINED]:
             bench = scan.bench(model, card)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
+import onnx
 import pytest
 
 from kdguard.export.errors import UserError
@@ -15,12 +17,13 @@ from kdguard.runtime.compensation.bench import Outcome
 from kdguard.runtime.compensation.candidate import (
     DB_PER_PERCENT,
     LEAST_GAIN,
+    Candidate,
     Compensation,
     gather,
     is_refittable,
 )
 from kdguard.runtime.compensation.reserve import Reserve
-from kdguard.runtime.compensation.search import search
+from kdguard.runtime.compensation.search import REFINED, REFINEMENTS, search
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net
 from tests.graph_passes.rich_model import make_rich_model
@@ -127,6 +130,35 @@ def test_search_tells_what_came_closest(card: ModelCard) -> None:
     assert found.closest.layer == "d"
     assert not RESERVE.accepts(found.closest.outcome)
     assert found.closest.attributes.gain != 1
+
+
+class MadeUpScan:
+    """Promises more the later it is made, and counts its steps: no model is run."""
+
+    made: ClassVar[list[MadeUpScan]] = []
+
+    def __init__(self, candidate: Candidate, reserve: Reserve, *, amplify: bool) -> None:
+        self.steps, self.promise = 0, float(len(self.made))
+        self.outcome = Compensation(candidate, {}, GOOD)
+        self.made.append(self)
+
+    def bench(self, model: onnx.ModelProto, card: ModelCard) -> None:
+        pass
+
+    def step(self, *_: object) -> None:
+        self.steps += 1
+
+    def best(self) -> Compensation:
+        return self.outcome
+
+
+def test_the_most_promising_scans_are_followed_up(card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks, up and down: four scans, of which the first promises least."""
+    made: list[MadeUpScan] = []
+    monkeypatch.setattr(MadeUpScan, "made", made)
+    monkeypatch.setattr("kdguard.runtime.compensation.search.Scan", MadeUpScan)
+    search(make_conv_net(), card, ["d"], noisy_pairs(1), noisy_pairs(1), RESERVE)
+    assert [scan.steps for scan in made] == [1, *[1 + REFINEMENTS] * REFINED]
 
 
 def test_nothing_to_try_is_an_empty_answer(card: ModelCard) -> None:
