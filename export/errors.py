@@ -8,7 +8,7 @@ escapes is our bug and shows its traceback.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,5 +109,5 @@ def _has_default(model: type[BaseModel] | None, where: Sequence[int | str]) -> b
     field = model.model_fields.get(str(where[0]))
     if field is None or len(where) == 1:
         return field is None or not field.is_required()
-    inner = field.annotation
+    inner: Any = field.annotation
     return _has_default(inner, where[1:]) if hasattr(inner, "model_fields") else True
