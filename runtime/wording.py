@@ -31,6 +31,11 @@ def closeness(margin_db: float) -> str:
     return f"{margin_db:.1f} dB closer to the clean teacher than that is to the truth"
 
 
+def converted(where: object, opset: int) -> str:
+    """That a model was raised from an opset too old for the op."""
+    return f"{where}: converted from opset {opset}, which the op does not know; same answers"
+
+
 def misleading_taps(perturbed: int, taps: int) -> str:
     """How many taps of the middle third mislead."""
     if taps == 0:

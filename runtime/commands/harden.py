@@ -77,7 +77,7 @@ def harden(
     from kdguard.runtime.manifest import manifest_path
     from kdguard.runtime.tables import describe_manifest
     from kdguard.runtime.terminal import say
-    from kdguard.runtime.wording import counted
+    from kdguard.runtime.wording import converted, counted
 
     check_outputs([output, manifest_path(output), json], model_files(model))
     given = _given_attributes(rank, gain, centred, adaptive, modulation, coherence, seed)
@@ -102,7 +102,7 @@ def harden(
         overrides=options.card_overrides(value_range, layout, size_multiple, extra_input),
     )
     if manifest.converted_from_opset:
-        say(f"{model}: converted from opset {manifest.converted_from_opset}, which the op does not know; same answers")
+        say(converted(model, manifest.converted_from_opset))
     for line, style in describe_manifest(manifest):
         say(line, style)
     say(f"wrote {output} and {manifest_path(output)}: {counted(len(manifest.layers), 'hardened layer')}")

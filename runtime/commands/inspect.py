@@ -36,13 +36,14 @@ def inspect(
     from kdguard.export.errors import UserError
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.model_card import read_card
-    from kdguard.export.onnx_files import load_onnx, model_files
+    from kdguard.export.onnx_files import default_opset, load_onnx, model_files
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.graph_passes.layers import find_layers
     from kdguard.runtime.open_model import resolve_card
     from kdguard.runtime.tables import analysis_table, layer_table
     from kdguard.runtime.terminal import say, show
-    from kdguard.runtime.wording import counted
+    from kdguard.runtime.upgrade import needs_upgrade, upgrade_checked
+    from kdguard.runtime.wording import converted, counted
 
     if cache and data is None:
         raise UserError(f"--cache {cache}: only measurements are kept there, and without --data nothing is measured")
@@ -50,6 +51,11 @@ def inspect(
     loaded = load_onnx(model)
     overrides = options.card_overrides(value_range, layout, size_multiple, extra_input)
     card = resolve_card(loaded, task, str(model), overrides, data) if task or overrides or data else read_card(loaded)
+    old_opset = None
+    if data and card and needs_upgrade(loaded):  # as `harden` will: the probe is made of the op
+        old_opset = default_opset(loaded)
+        loaded = upgrade_checked(loaded, card, str(model))
+        say(converted(model, old_opset))
     layers, hardened = find_layers(loaded), hardened_layers(loaded)
     title = escape(f"{model.name}: {counted(len(layers), 'feature map')}, {len(hardened)} hardened")
     analysis = _analyse(loaded, card, data, cache, seed) if data and card else None
@@ -62,6 +68,7 @@ def inspect(
                 "layers": [asdict(layer) for layer in layers],
                 "hardened": [asdict(entry) for entry in hardened],
                 "card": card.model_dump() if card else None,
+                "converted_from_opset": old_opset,
                 "analysis": analysis.model_dump() if analysis else None,
             },
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,23 @@ def test_old_opsets_are_said(kdguard: CommandLine, pairs_folder: Path, tmp_path:
     common = ["--layers", "b", "--task", "denoising", "--data", pairs_folder]
     assert kdguard("harden", tmp_path / "t.onnx", "-o", tmp_path / "h.onnx", *common) == 0, kdguard.err
     assert "converted from opset 11" in kdguard.out
+
+
+def test_inspect_measures_old_opsets_as_harden_does(kdguard: CommandLine, pairs_folder: Path, tmp_path: Path) -> None:
+    path, report = tmp_path / "t.onnx", tmp_path / "r.json"
+    for opset, converted in ((13, 13), (17, None)):
+        save_onnx(make_conv_net(opset=opset), path)
+        said = ["--task", "denoising", "--data", pairs_folder, "--json", report]
+        assert kdguard("inspect", path, *said) == 0, kdguard.err
+        assert ("converted from opset 13" in kdguard.out) == (opset == 13)
+        found = json.loads(report.read_text())
+        assert found["converted_from_opset"] == converted
+        measured = {layer["name"]: layer["sensitivity_db"] for layer in found["analysis"]["layers"]}
+        assert list(measured) == ["a", "b", "c", "d", "tail"]
+        assert all(loss is not None for loss in measured.values())
+    save_onnx(make_conv_net(opset=13), path)
+    assert kdguard("inspect", path) == 0
+    assert "converted" not in kdguard.out
 
 
 @pytest.mark.parametrize(
