@@ -72,6 +72,7 @@ _ALLOWED = {
     "list": "is not a list; write it in brackets",
     "tuple": "is not a list; write it in brackets",
     "path": "is not a path",
+    "dict": "is not a mapping; write NAME: VALUE below it, indented",
     "model": "is not a section; put its fields below it, indented",
     "string_too_short": "is too short; give {min_length} or more characters",
     "too_short": "is too short; give {min_length} or more values",

@@ -79,15 +79,31 @@ class CardOverrides:
 
     Attributes:
         extra_inputs: values of inputs beside the image: one for all, one per channel, or all of them flattened.
+        in_pipeline: whether they come from a pipeline file; messages then name its fields.
     """
 
     value_range: tuple[float, float] | None = None
     layout: Layout | None = None
     size_multiple: int | None = None
     extra_inputs: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    in_pipeline: bool = field(default=False, compare=False)
 
     def __bool__(self) -> bool:
         return self != CardOverrides()
+
+    def option(self, name: str) -> str:
+        """Where the user says `value_range`, say: an option of the command line, or a field of the pipeline file."""
+        return f"teacher.{name}" if self.in_pipeline else f"--{name.replace('_', '-')}"
+
+    def range_option(self, value_range: tuple[float, float]) -> str:
+        """What to write to state a value range."""
+        low, high = value_range
+        values = f": [{low:g}, {high:g}]" if self.in_pipeline else f" {low:g} {high:g}"
+        return self.option("value_range") + values
+
+    def extra_option(self, name: str) -> str:
+        """What to write to give a further input a value."""
+        return self.option("extra_input") + (f": {{{name}: VALUE}}" if self.in_pipeline else f" {name}=VALUE")
 
     def apply(self, card: ModelCard) -> ModelCard:
         """The card as the user wants it.
@@ -102,7 +118,8 @@ class CardOverrides:
             return ModelCard.model_validate(card.model_dump() | changes)
         except ValidationError as error:
             where, what = first_problem(error)
-            raise UserError(f"--{where.split('.', maxsplit=1)[0].replace('_', '-')}: {what}") from error
+            name = where.split(".", maxsplit=1)[0]
+            raise UserError(f"{self.option('extra_input' if name == 'extra_inputs' else name)}: {what}") from error
 
 
 def read_card(model: onnx.ModelProto) -> ModelCard | None:
@@ -152,7 +169,8 @@ def check_extra_inputs(model: onnx.ModelProto, overrides: CardOverrides, where: 
     """
     names = {value.name for value in model.graph.input}
     if unknown := sorted(set(overrides.extra_inputs) - names):
-        raise UserError(f"--extra-input {unknown[0]}: {where} has no such input; it has {', '.join(sorted(names))}")
+        option, known = overrides.option("extra_input"), ", ".join(sorted(names))
+        raise UserError(f"{option} {unknown[0]}: {where} has no such input; it has {known}")
 
 
 def _restored_output(model: onnx.ModelProto, channels: int, axis: int) -> str:
@@ -176,21 +194,22 @@ def infer_card(
     """
     if task is not None:
         get_task(task)
-    overrides = overrides or CardOverrides()
+    overrides = CardOverrides() if overrides is None else overrides
     check_extra_inputs(model, overrides, where)
     known = {tensor.name for tensor in model.graph.initializer} | set(overrides.extra_inputs)
     inputs = [value for value in model.graph.input if value.name not in known]
     images = [value for value in inputs if value.type.tensor_type.elem_type in _FLOATS and len(_dimensions(value)) == 4]
     if len(images) != 1:
         found = ", ".join(f"{v.name} {describe_shape(_dimensions(v))}" for v in inputs) or "none"
-        hint = "give the others constant values with --extra-input NAME=VALUE" if images else "it restores no images"
+        constants = f"give the others constant values with {overrides.extra_option('NAME')}"
+        hint = constants if images else "it restores no images"
         raise UserError(
             f"{where} needs exactly one 4-D floating-point image input and has {len(images)} (inputs: {found}); {hint}"
         )
     if extra := [value.name for value in inputs if value is not images[0]]:
         raise UserError(
             f"{where} has further inputs without default values ({', '.join(extra)}); give them constant values "
-            f"with --extra-input {extra[0]}=VALUE"
+            f"with {overrides.extra_option(extra[0])}"
         )
     if not model.graph.output:
         raise UserError(f"{where} has no outputs; it is not a model that can be run")
@@ -202,7 +221,8 @@ def infer_card(
     if channels not in (0, 1, 3):
         raise UserError(
             f"{where} takes images of {channels} channels ({image.name} {describe_shape(shape)}, read as {layout}); "
-            "kdguard feeds grey and RGB images only (if the layout is wrong, say --layout)"
+            "kdguard feeds grey and RGB images only "
+            f"(if the layout is wrong, say {overrides.option('layout')})"
         )
     height, width = shape[1:3] if layout == "NHWC" else shape[2:]
     card = ModelCard(

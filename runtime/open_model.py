@@ -62,11 +62,13 @@ def resolve_card(
     Raises:
         UserError: neither card nor task, or they contradict each other; unreadable data.
     """
-    overrides = overrides or CardOverrides()
+    overrides = CardOverrides() if overrides is None else overrides
     card = read_card(model)
     known = card.task if card else None
     if task is not None and known is not None and task != known:
-        raise UserError(f"{where} is a {known} model by its card and --task says {task}; drop --task")
+        in_pipeline = f"the pipeline says {task}; write task: {known}"
+        said = in_pipeline if overrides.in_pipeline else f"--task says {task}; drop --task"
+        raise UserError(f"{where} is a {known} model by its card and {said}")
     if task is None and known is None:
         raise UserError(f"{where} does not say what it restores; say it with --task")
     if card is not None:
@@ -75,7 +77,7 @@ def resolve_card(
     card = guess_card(model, get_task(task).name, where, overrides)
     if data is None or overrides.value_range is not None:
         return card
-    return _with_value_range(RestorationSession(model, card), data, where)
+    return _with_value_range(RestorationSession(model, card), data, where, overrides)
 
 
 def guess_card(
@@ -87,7 +89,7 @@ def guess_card(
         UserError: it does not behave like an image-to-image model.
         MissingDependencyError: nothing on this machine runs it.
     """
-    overrides = overrides or CardOverrides()
+    overrides = CardOverrides() if overrides is None else overrides
     card = infer_card(model, task, where, overrides)
     try:
         session = RestorationSession(model, card, provider="cpu")
@@ -97,19 +99,21 @@ def guess_card(
     return find_geometry(session, multiples, where)
 
 
-def _with_value_range(session: RestorationSession, data: Path, where: str) -> ModelCard:
+def _with_value_range(session: RestorationSession, data: Path, where: str, overrides: CardOverrides) -> ModelCard:
     """The session's card in the value range that restores best, after saying so."""
     card = session.card
     pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, limit=RANGE_PAIRS)
     scores = score_value_ranges(session, pairs)
     best = best_value_range(scores)
     listed = ", ".join(f"{low:g} to {high:g}: {score:.1f} dB" for (low, high), score in scores.items())
-    say(f"{where}: value range {best[0]:g} to {best[1]:g} taken ({listed}); say --value-range if that is wrong")
+    option = overrides.option("value_range")
+    say(f"{where}: value range {best[0]:g} to {best[1]:g} taken ({listed}); say {option} if that is wrong")
     if near := close_calls(scores, best):
-        others = " and ".join(f"{low:g} to {high:g}" for low, high in near)
+        runner_up, others = near[0], " and ".join(f"{low:g} to {high:g}" for low, high in near)
         say(
-            f"{where}: that was a close call, {others} restores about as well; state the range that the model was "
-            "trained with, e.g. --value-range 0 255",
+            f"{where}: that was a close call: {best[0]:g} to {best[1]:g} was taken, and {others} "
+            f"{'restores' if len(near) == 1 else 'restore'} about as well; state the range that the model was trained "
+            f"with, as {overrides.range_option(best)} or {overrides.range_option(runner_up)}",
             "yellow",
         )
     return card.model_copy(update={"value_range": best})

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from kdguard.export.errors import UserError, in_plain_words
-from kdguard.export.model_card import ModelCard, SizeMultiple, ValueRange
+from kdguard.export.model_card import CardOverrides, Layout, ModelCard, SizeMultiple, ValueRange
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.op.attributes import Gain, Rank, SvdPerturbAttributes
 from kdguard.runtime.auto.options import AUTO, AUTO_STANDS_ALONE, HardenOptions, PlacementChoice
@@ -19,6 +27,12 @@ from kdguard.runtime.red_team.options import DEFAULT_RECIPES, Backend, TrainingO
 from kdguard.runtime.yaml_section import YamlSection
 
 NO_SUCH_FIELD = "no such field; docs/pipeline.md lists them"
+BESIDE_ONNX = ("value_range", "layout", "size_multiple", "extra_input")
+"""What may be said of a ready ONNX file, as on the command line: a foreign one need not say it itself."""
+Values = Annotated[
+    list[FiniteFloat], Field(min_length=1), BeforeValidator(lambda given: given if isinstance(given, list) else [given])
+]
+"""One number, or several in brackets."""
 
 
 class _Strict(YamlSection):
@@ -57,23 +71,34 @@ class DataSection(_Strict):
 
 
 class TeacherSection(_Strict):
-    """A torch factory with weights and its card, or a ready ONNX file."""
+    """A torch factory with weights and its card, or a ready ONNX file and what it does not say itself."""
 
     source: str | None = Field(None, description="package.module:factory")
     weights: Path | None = None
     channels: Literal[1, 3] = 3
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    layout: Layout = "NCHW"
     value_range: ValueRange = (0.0, 1.0)
     size_multiple: SizeMultiple = 1
-    onnx: Path | None = Field(None, description="instead of all the above")
+    onnx: Path | None = Field(None, description="instead of source, weights and channels")
+    extra_input: dict[str, Values] = Field(default_factory=dict, description="with onnx: constants of further inputs")
 
     @model_validator(mode="after")
     def _one_way(self) -> TeacherSection:
         if (self.source is None) == (self.onnx is None):
             raise ValueError("give either source (and weights), or onnx")
-        if self.onnx is not None and self.model_fields_set != {"onnx"}:
-            raise ValueError("an ONNX file describes itself: leave out everything beside onnx")
+        given = [name for name in type(self).model_fields if name in self.model_fields_set - {"onnx", *BESIDE_ONNX}]
+        if self.onnx is not None and given:
+            allowed = f"{', '.join(BESIDE_ONNX[:-1])} and {BESIDE_ONNX[-1]}"
+            raise ValueError(f"leave out {', '.join(given)}: beside onnx only {allowed} may stand")
+        if self.onnx is None and self.extra_input:
+            raise ValueError("leave out extra_input: it goes with onnx, a torch teacher takes the image alone")
         return self
+
+    def overrides(self) -> CardOverrides:
+        """What is said of the ONNX file; fields that are left out are not."""
+        said = self.model_dump(include=self.model_fields_set & {*BESIDE_ONNX} - {"extra_input"})
+        extra = {name: tuple(values) for name, values in self.extra_input.items()}
+        return CardOverrides(**said, extra_inputs=extra, in_pipeline=True)
 
     def card(self, task: str) -> ModelCard:
         """The card that the export will write; its scale is measured there."""

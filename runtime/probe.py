@@ -106,5 +106,6 @@ def best_value_range(scores: dict[tuple[float, float], float]) -> tuple[float, f
 
 
 def close_calls(scores: dict[tuple[float, float], float], taken: tuple[float, float]) -> list[tuple[float, float]]:
-    """The other ranges that score about as well as the one that was taken."""
-    return [other for other, score in scores.items() if other != taken and score > scores[taken] - CLOSE_CALL_DB]
+    """The other ranges that score about as well as the one that was taken, the runner-up first."""
+    near = [other for other, score in scores.items() if other != taken and score > scores[taken] - CLOSE_CALL_DB]
+    return sorted(near, key=lambda value_range: -scores[value_range])

@@ -160,7 +160,10 @@ def _load_data(pipeline: Pipeline, card: ModelCard, data: dict[str, Path]) -> li
 
 
 def _teacher(pipeline: Pipeline, base: Path, target: Path, calibration: Path) -> Path:
-    """The clean teacher in the run folder, with a card; a foreign one's value range is found on calibration pairs."""
+    """The clean teacher in the run folder, with a card that all later stages read.
+
+    What the pipeline says of an ONNX file goes into it; a value range that nobody states is found on calibration pairs.
+    """
     section = pipeline.teacher
     if section.source is not None:
         weights = base / section.weights if section.weights else None
@@ -171,7 +174,7 @@ def _teacher(pipeline: Pipeline, base: Path, target: Path, calibration: Path) ->
         return target
     assert section.onnx is not None
     model = load_onnx(base / section.onnx)
-    write_card(model, resolve_card(model, pipeline.task, str(section.onnx), data=calibration))
+    write_card(model, resolve_card(model, pipeline.task, str(section.onnx), section.overrides(), calibration))
     save_onnx(model, target)
     return target
 

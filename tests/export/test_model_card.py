@@ -92,8 +92,11 @@ def test_fixed_sizes(shape: tuple[object, ...], fixed_size: tuple[int, int] | No
 
 def test_four_channels_are_refused() -> None:
     relu = [helper.make_node("Relu", ["image"], ["restored"])]
-    with pytest.raises(UserError, match="4 channels"):
-        infer_card(make_model(relu, {}, shape=("n", 4, "h", "w")), "deraining")
+    model = make_model(relu, {}, shape=("n", 4, "h", "w"))
+    with pytest.raises(UserError, match=r"4 channels.* say --layout"):
+        infer_card(model, "deraining")
+    with pytest.raises(UserError, match=r"say teacher\.layout"):
+        infer_card(model, "deraining", overrides=CardOverrides(in_pipeline=True))
 
 
 def test_the_user_knows_better(card: ModelCard) -> None:

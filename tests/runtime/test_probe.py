@@ -68,6 +68,7 @@ def test_not_finite_never_wins() -> None:
 def test_close_calls() -> None:
     scores = {(0.0, 1.0): 30.0, (-1.0, 1.0): float("-inf"), (0.0, 255.0): 30.2}
     assert close_calls(scores, (0.0, 255.0)) == [(0.0, 1.0)]
+    assert close_calls(scores | {(-1.0, 1.0): 30.1}, (0.0, 255.0)) == [(-1.0, 1.0), (0.0, 1.0)]
     assert close_calls(scores | {(0.0, 1.0): 29.0}, (0.0, 255.0)) == []
     assert close_calls(dict.fromkeys(VALUE_RANGES, float("-inf")), (0.0, 1.0)) == []
 
@@ -77,9 +78,23 @@ def test_a_close_call_is_said(pairs_folder: Path, capsys: pytest.CaptureFixture[
     homogeneous = make_model([helper.make_node("Relu", ["image"], ["restored"])], {})
     assert resolve_card(homogeneous, "denoising", "m.onnx", data=pairs_folder).value_range == (0.0, 1.0)
     said = capsys.readouterr().out
-    assert "m.onnx: that was a close call, " in said
-    assert "0 to 255 restores about as well; state the range" in said
-    assert "--value-range 0 255" in said
+    assert "m.onnx: that was a close call: 0 to 1 was taken, and 0 to 255 restores about as well; " in said
+    assert "state the range that the model was trained with, as --value-range 0 1 or --value-range 0 255\n" in said
+
+
+def test_a_close_call_names_what_was_taken_and_the_runner_up(
+    pairs_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {(0.0, 1.0): 30.0, (-1.0, 1.0): 30.3, (0.0, 255.0): 30.1}
+    monkeypatch.setattr("kdguard.runtime.open_model.score_value_ranges", lambda *_: scores)
+    for overrides, options in (
+        (CardOverrides(), "--value-range -1 1 or --value-range 0 255"),
+        (CardOverrides(in_pipeline=True), "teacher.value_range: [-1, 1] or teacher.value_range: [0, 255]"),
+    ):
+        resolve_card(make_conv_net(), "denoising", "m.onnx", overrides, pairs_folder)
+        said = capsys.readouterr().out
+        assert "-1 to 1 was taken, and 0 to 255 and 0 to 1 restore about as well" in said
+        assert said.endswith(f"as {options}\n")
 
 
 def test_scoring_leaves_the_card_alone(card: ModelCard) -> None:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.model_card import CardOverrides, ModelCard, write_card
-from kdguard.export.onnx_files import save_onnx
+from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.runtime.open_model import open_session, resolve_card, resolve_common_card
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import conv_weights, make_conv_net, make_model, photograph
@@ -57,6 +57,8 @@ def test_foreign_model_needs_a_task(tmp_path: Path) -> None:
 def test_task_against_card(conv_net_file: Path) -> None:
     with pytest.raises(UserError, match="by its card"):
         open_session(conv_net_file, task="dehazing")
+    with pytest.raises(UserError, match="the pipeline says dehazing; write task: deraining"):
+        resolve_card(load_onnx(conv_net_file), "dehazing", overrides=CardOverrides(in_pipeline=True))
 
 
 def test_what_the_user_says_wins_over_the_card(card: ModelCard) -> None:

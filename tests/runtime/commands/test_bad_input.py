@@ -90,7 +90,7 @@ harden: {{layers: [b]}}
         (("name: p", "name: 2024-99-99"), "not valid YAML"),
         (("teacher: {onnx:", "teacher: {source: 'a:b', value_range: [1, 0]} # {onnx:"), "white must be above black"),
         (("teacher: {onnx:", "teacher: {source: 'a:b', size_multiple: 5000} # {onnx:"), "teacher.size_multiple"),
-        (("teacher: {onnx:", "teacher: {weights: w.pth, onnx:"), "leave out everything beside onnx"),
+        (("teacher: {onnx:", "teacher: {weights: w.pth, onnx:"), "leave out weights: beside onnx only value_range, "),
         (("calibration: ", "prepare: 'a:b', calibration: "), "give either prepare, or all of"),
         (("teacher: {onnx:", "teacher: {weights:"), "give either source (and weights), or onnx"),
         (("out:", "out"), "not valid YAML"),

@@ -1,0 +1,70 @@
+"""Anybody's ONNX in a pipeline: its fields say what the model does not, and messages name those fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdguard.export.model_card import read_card
+from kdguard.export.onnx_files import load_onnx, save_onnx
+from kdguard.runtime.pipeline import load_pipeline
+from tests.conftest import photograph
+from tests.foreign_models import in_value_range, with_noise_level
+from tests.runtime.commands.command_line import CommandLine
+
+TEXT = """
+name: p
+task: denoising
+out: {out}
+teacher: {{onnx: t.onnx}}
+data: {{train: pairs, calibration: pairs, test: test}}
+harden: {{layers: [smooth], gain: 10, rank: 2}}
+attack: {{recipes: [scratch], seeds: 1, tiles: 2, training: {{steps: 1}}}}
+"""
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, pairs_folder: Path, write_images: Callable[..., None]) -> Callable[[str], Path]:
+    """Write a pipeline around a model in [0, 255] with a further input: pipeline(what its teacher section says)."""
+    save_onnx(with_noise_level(in_value_range(0, 255), [1]), tmp_path / "t.onnx")
+    for kind in ("clean", "degraded"):
+        write_images(tmp_path / "test" / kind, t=photograph(offset=300))
+    assert pairs_folder == tmp_path / "pairs"
+
+    def write(said: str) -> Path:
+        text = TEXT.format(out=tmp_path / "out").replace("onnx: t.onnx", f"onnx: t.onnx{said}")
+        (tmp_path / "p.yaml").write_text(text)
+        return tmp_path / "p.yaml"
+
+    return write
+
+
+def test_what_the_file_does_not_say_the_pipeline_does(
+    kdguard: CommandLine, pipeline: Callable[[str], Path], tmp_path: Path
+) -> None:
+    said = ", value_range: [0, 255], layout: NCHW, size_multiple: 8, extra_input: {level: 1}"
+    assert kdguard("run", pipeline(said)) == 0, kdguard.err
+    assert "taken" not in kdguard.out
+    for name in ("teacher.onnx", "hardened.onnx"):
+        card = read_card(load_onnx(tmp_path / "out" / name))
+        assert card is not None
+        assert (card.value_range, card.size_multiple, card.extra_inputs) == ((0.0, 255.0), 8, {"level": [1.0]})
+
+
+def test_messages_name_the_fields(kdguard: CommandLine, pipeline: Callable[[str], Path]) -> None:
+    assert "with teacher.extra_input: {level: VALUE}" in kdguard.refuses("run", pipeline(""))
+    line = kdguard.refuses("run", pipeline(", extra_input: {sigma: 1}"))
+    assert "teacher.extra_input sigma: t.onnx has no such input" in line
+    assert kdguard("run", pipeline(", extra_input: {level: 1}")) == 0, kdguard.err
+    assert "value range 0 to 255 taken" in kdguard.out
+    assert "say teacher.value_range if that is wrong" in kdguard.out
+    assert "--value-range" not in kdguard.out
+
+
+def test_several_values_and_what_is_left_out(pipeline: Callable[[str], Path]) -> None:
+    said = load_pipeline(pipeline(", extra_input: {a: 1, b: [1, 2.5]}")).teacher.overrides()
+    assert said.extra_inputs == {"a": (1.0,), "b": (1.0, 2.5)}
+    assert (said.value_range, said.layout, said.size_multiple) == (None, None, None)
+    assert not load_pipeline(pipeline("")).teacher.overrides()
