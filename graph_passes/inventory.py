@@ -16,7 +16,7 @@ class HardenedLayer:
     Attributes:
         layer: public name of the feature map, which the perturbed tensor carries.
         op_type: operator that produces the clean map.
-        placement: `in-path` or `paired`.
+        placement: `in-path` or `paired`; compensated layers are in-path to the graph.
         attributes: of its `SvdPerturb` node.
         nodes: names of the kdguard nodes.
     """

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import BaseModel, Field
 
+from kdguard.export.onnx_files import sha256_of_model
 from kdguard.graph_passes.inventory import HardenedLayer
 from kdguard.runtime.fidelity import FidelityReport
 from kdguard.runtime.strip import StripReport
 from kdguard.runtime.tile_check import TilingReport
+
+UNKNOWN_PLACEMENT = "in-path or compensated"
+"""What the graph alone tells of a node that is not restored."""
 
 
 class ManifestLayer(BaseModel):
@@ -76,6 +81,35 @@ def manifest_path(hardened: Path) -> Path:
     """Where the manifest of a hardened model lies."""
     stem = hardened.stem if hardened.suffix == ".onnx" else hardened.name
     return hardened.parent / f"{stem}.manifest.json"
+
+
+def find_manifest(hardened: Path) -> Manifest | None:
+    """The manifest beside a hardened file, or of its run folder; None where none speaks of this very file."""
+    for path in (manifest_path(hardened), hardened.with_name("manifest.json")):
+        try:
+            found = Manifest.model_validate_json(path.read_bytes())
+        except (OSError, ValueError):  # none there, or somebody else's: the model is read all the same
+            continue
+        if found.hardened_sha256 == sha256_of_model(hardened):
+            return found
+    return None
+
+
+def other_teacher(hardened: Path, teacher: Path) -> str:
+    """That a hardened file was made from another teacher, where its manifest says so; else nothing."""
+    found = find_manifest(hardened)
+    if found is None or found.teacher_sha256 == sha256_of_model(teacher):
+        return ""
+    return f"{hardened} was hardened from another teacher than {teacher}, by its manifest from {found.teacher}"
+
+
+def tell_placements(inserted: Sequence[HardenedLayer], manifest: Manifest | None) -> list[HardenedLayer]:
+    """The layers of a file with the placements that its manifest tells: refitted readers look like any others."""
+    known = {entry.layer: entry.placement for entry in manifest.layers} if manifest else {}
+    return [
+        entry if entry.placement == "paired" else replace(entry, placement=known.get(entry.layer, UNKNOWN_PLACEMENT))
+        for entry in inserted
+    ]
 
 
 def describe_layers(

@@ -97,18 +97,19 @@ def _mark(entry: HardenedLayer | None) -> str:
 def analysis_table(analysis: Analysis, layers: Sequence[Layer], hardened: Sequence[HardenedLayer], title: str) -> Table:
     """The rows of `layer_table` as calibration images show them; a map that was not analysed says why."""
     headings = ("layer", "operator", "read by", "shape", "depth", "top 1/4", "centred", "varies", "dB/gain", "kdguard")
-    table = _columns(title, (*headings, ""))
+    table = _columns(title, headings)
     measured, placements = analysis.by_name(), {entry.layer: entry for entry in hardened}
     for layer in layers:
         entry, found = placements.get(layer.name), measured.get(layer.name)
         cells = _measures(found) if found else [""] * 6
-        why = "" if entry else analysis.skipped.get(layer.name, "")
+        why = analysis.skipped.get(layer.name, "")
         remark = why if found is None else "dead" if found.dead else "" if found.influences else "no influence"
         readers = escape(", ".join(layer.readers))
-        table.add_row(escape(layer.name), escape(layer.op_type), readers, *cells, _mark(entry), escape(remark))
+        table.add_row(escape(layer.name), escape(layer.op_type), readers, *cells, _mark(entry) or escape(remark))
     table.caption = (
         "top 1/4: share of energy in the largest singular value and in the four largest, as is and centred; varies: "
-        "of the top subspace between images; dB/gain: PSNR lost per unit of in-path gain"
+        "of the top subspace between images; dB/gain: PSNR lost per unit of in-path gain; kdguard: what is inserted, "
+        "or why the layer is passed over"
     )
     return table
 

@@ -39,6 +39,7 @@ def inspect(
     from kdguard.export.onnx_files import default_opset, load_onnx, model_files
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.graph_passes.layers import find_layers
+    from kdguard.runtime.manifest import find_manifest, tell_placements
     from kdguard.runtime.open_model import resolve_card
     from kdguard.runtime.tables import analysis_table, layer_table
     from kdguard.runtime.terminal import say, show
@@ -56,7 +57,7 @@ def inspect(
         old_opset = default_opset(loaded)
         loaded = upgrade_checked(loaded, card, str(model))
         say(converted(model, old_opset))
-    layers, hardened = find_layers(loaded), hardened_layers(loaded)
+    layers, hardened = find_layers(loaded), tell_placements(hardened_layers(loaded), find_manifest(model))
     title = escape(f"{model.name}: {counted(len(layers), 'feature map')}, {len(hardened)} hardened")
     analysis = _analyse(loaded, card, data, cache, seed) if data and card else None
     show(analysis_table(analysis, layers, hardened, title) if analysis else layer_table(layers, hardened, title))
