@@ -24,6 +24,7 @@ from kdguard.runtime.probe import (
 )
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.terminal import say
+from kdguard.runtime.wording import counted
 
 
 def open_session(
@@ -136,7 +137,7 @@ def resolve_common_card(
         data: likewise.
 
     Raises:
-        UserError: as `resolve_card`, the two look swapped, or their cards contradict each other.
+        UserError: as `resolve_card`, the two look swapped, or their cards or channels contradict each other.
     """
     if hardened_layers(teacher) and not hardened_layers(hardened):
         raise UserError(
@@ -151,4 +152,20 @@ def resolve_common_card(
             "is this its teacher?"
         )
     known = task or (tasks.pop() if tasks else None)
-    return resolve_card(teacher if first or not second else hardened, known, where, overrides, data)
+    card = resolve_card(teacher if first or not second else hardened, known, where, overrides, data)
+    clean, other = (_declared_channels(model, card) for model in (teacher, hardened))
+    if clean and other and clean != other:
+        raise UserError(
+            f"{where} takes images of {counted(clean, 'channel')} and the hardened model of "
+            f"{counted(other, 'channel')}; is this its teacher?"
+        )
+    return card
+
+
+def _declared_channels(model: onnx.ModelProto, card: ModelCard) -> int:
+    """Of the image input, as its shape says; 0 where it does not."""
+    for value in model.graph.input:
+        sides = value.type.tensor_type.shape.dim
+        if value.name == card.input_name and len(sides) == 4:
+            return sides[3 if card.layout == "NHWC" else 1].dim_value
+    return 0
