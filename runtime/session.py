@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kdguard.export.errors import UserError, first_line
 from kdguard.export.image_tensor import Tensor, image_to_tensor, tensor_to_image
 from kdguard.export.large_models import is_large
-from kdguard.export.model_card import ModelCard
+from kdguard.export.model_card import ModelCard, describe_shape
 from kdguard.export.tasks import Image
 from kdguard.runtime.extra_inputs import fill_input, known_sizes
 from kdguard.runtime.float_edges import with_float_edges
@@ -138,14 +138,18 @@ class RestorationSession:
         return [np.asarray(output, dtype=np.float32) for output in outputs]
 
     def restore(self, degraded: Image, further: Mapping[str, NDArray[Any]] | None = None) -> Image:
-        """Restore one image [H, W, C] in [0, 1]; the result is not clipped.
+        """Restore one image [H, W, C], floating point, 0 black and 1 white; over- and undershoot are not clipped.
 
         Images whose size is no multiple of the card's are padded by reflection and cropped back; a
         model of one fixed size restores others tile by tile.
 
         Args:
             further: as for `run`.
+
+        Raises:
+            UserError: not such an image, other channels than the card's, or the model fails on it.
         """
+        _refuse_other_arrays(degraded, self.card.channels)
         size = self.card.fixed_size
         if size and degraded.shape[:2] != size:
             return restore_tiled(_Fed(self, further or {}), degraded, size, default_overlap(size))
@@ -162,6 +166,17 @@ class _Fed:
 
     def restore(self, degraded: Image) -> Image:
         return self._session.restore(degraded, self._further)
+
+
+def _refuse_other_arrays(image: NDArray[Any], channels: int) -> None:
+    """Raise where an array is no image for the model: 8-bit values would be taken for a hundred times white."""
+    if image.ndim == 3 and image.shape[2] == channels and np.issubdtype(image.dtype, np.floating):
+        return
+    advice = "" if np.issubdtype(image.dtype, np.floating) else "; divide 8-bit values by 255"
+    raise UserError(
+        f"restore takes a floating-point image [H, W, {channels}] with 0 for black and 1 for white, and this is "
+        f"{image.dtype} {describe_shape(image.shape)}{advice}"
+    )
 
 
 def _first_share(output: Tensor, batch: int) -> Tensor:

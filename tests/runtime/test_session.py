@@ -132,6 +132,32 @@ def test_half_precision_and_extra_inputs() -> None:
     np.testing.assert_allclose(twice, 2 * once, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (photograph(20), r"this is uint8 \[20, 20, 3\]; divide 8-bit values by 255"),
+        (IMAGE[..., 0], r"takes a floating-point image \[H, W, 3\].* this is float32 \[37, 37\]$"),
+        (IMAGE[..., :1], r"this is float32 \[37, 37, 1\]$"),
+        (IMAGE.transpose(2, 0, 1), r"this is float32 \[3, 37, 37\]$"),
+        (IMAGE[None], r"this is float32 \[1, 37, 37, 3\]$"),
+        (IMAGE > 0.5, r"this is bool"),
+    ],
+)
+def test_only_images_are_restored(card: ModelCard, image: np.ndarray, found: str) -> None:
+    for size in (None, (24, 24)):
+        session = RestorationSession(make_conv_net(), card.model_copy(update={"fixed_size": size}))
+        with pytest.raises(UserError, match=found):
+            session.restore(image)
+        for kind in (np.float64, np.float16):
+            assert session.restore(IMAGE.astype(kind)).dtype == np.float32
+
+
+def test_what_overshoots_is_not_clipped(card: ModelCard) -> None:
+    twice = make_model([helper.make_node("Add", ["image", "image"], ["restored"])], {})
+    restored = RestorationSession(twice, card).restore(np.full((16, 16, 3), 0.75, np.float32))
+    np.testing.assert_allclose(restored, 1.5)
+
+
 def test_runtime_failures_are_one_line(card: ModelCard) -> None:
     with pytest.raises(UserError, match="onnxruntime failed") as caught:
         RestorationSession(make_conv_net(), card).run(np.ones((1, 5, 8, 8), np.float32))
