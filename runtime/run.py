@@ -21,7 +21,9 @@ from kdguard.runtime.harden import harden
 from kdguard.runtime.manifest import Manifest
 from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.pipeline import Pipeline
+from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.red_team.attack import AttackOutcome, attack
+from kdguard.runtime.red_team.loot import check_tap
 from kdguard.runtime.red_team.options import AttackOptions, all_if_asked
 from kdguard.runtime.red_team.table import scoreboard_table
 from kdguard.runtime.report.environment import current_environment
@@ -67,6 +69,7 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     teacher = _teacher(pipeline, path.parent, out / "teacher.onnx", data["calibration"])
     clean = load_onnx(teacher)
     card = resolve_card(clean, pipeline.task, str(teacher))
+    _check_tap(pipeline, clean)
     pairs = _load_data(pipeline, card, data)
     announce("harden")
     manifest = _harden(pipeline, teacher, out, data["calibration"])
@@ -177,6 +180,13 @@ def _teacher(pipeline: Pipeline, base: Path, target: Path, calibration: Path) ->
     write_card(model, resolve_card(model, pipeline.task, str(section.onnx), section.overrides(), calibration))
     save_onnx(model, target)
     return target
+
+
+def _check_tap(pipeline: Pipeline, clean: onnx.ModelProto) -> None:
+    """A tap that is not even in the teacher is told now, not after hardening."""
+    section = pipeline.attack
+    if section.tap and any(get_recipe(name).taps for name in all_if_asked(section.recipes)):
+        check_tap(section.tap, clean, "teacher")
 
 
 def _harden(pipeline: Pipeline, teacher: Path, out: Path, calibration: Path) -> Manifest:

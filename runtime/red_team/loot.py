@@ -39,10 +39,22 @@ def resolve_tap(wanted: str | None, teacher: onnx.ModelProto, hardened: onnx.Mod
     # A compensated layer moves little; what misleads an attacker is a paired one, where there is one.
     misleading = [layer for layer in layers if layer.placement == "paired"] or layers
     tap = wanted or misleading[-1].layer
-    for model, name in ((teacher, "teacher"), (hardened, "hardened model")):
-        if not any(tap in node.output for node in model.graph.node):
-            raise UserError(f"tap {tap!r} is not a tensor of the {name}'s graph; see `kdguard inspect MODEL`")
+    check_tap(tap, teacher, "teacher")
+    check_tap(tap, hardened, "hardened model")
     return tap
+
+
+def check_tap(tap: str, model: onnx.ModelProto, name: str) -> None:
+    """Raise where a model's main graph does not have the tensor.
+
+    Args:
+        name: what to call the model.
+
+    Raises:
+        UserError: no such tensor.
+    """
+    if not any(tap in node.output for node in model.graph.node):
+        raise UserError(f"tap {tap!r} is not a tensor of the {name}'s graph; see `kdguard inspect MODEL`")
 
 
 def find_earlier_tap(

@@ -63,6 +63,19 @@ def test_messages_name_the_fields(kdguard: CommandLine, pipeline: Callable[[str]
     assert "--value-range" not in kdguard.out
 
 
+def test_a_wrong_tap_is_told_before_hardening(
+    kdguard: CommandLine, pipeline: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = pipeline(", extra_input: {level: 1}")
+    text = path.read_text()
+    path.write_text(text.replace("[scratch],", "[fitnets], tap: conv_1,"))
+    line = kdguard.refuses("run", path)
+    assert "tap 'conv_1' is not a tensor of the teacher's graph; see `kdguard inspect MODEL`" in line
+    assert not (tmp_path / "out" / "hardened.onnx").exists()
+    path.write_text(text.replace("[scratch],", "[scratch], tap: conv_1,"))  # which nobody reads
+    assert kdguard("run", path) == 0, kdguard.err
+
+
 def test_several_values_and_what_is_left_out(pipeline: Callable[[str], Path]) -> None:
     said = load_pipeline(pipeline(", extra_input: {a: 1, b: [1, 2.5]}")).teacher.overrides()
     assert said.extra_inputs == {"a": (1.0,), "b": (1.0, 2.5)}
