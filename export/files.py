@@ -13,6 +13,8 @@ from pathlib import Path
 
 from kdguard.export.errors import UserError
 
+TORCH_SUFFIXES = (".pt", ".pth")
+
 
 def check_writable(target: Path) -> None:
     """Fail now rather than after an hour of work if `target` cannot be written.
@@ -48,6 +50,16 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None])
         if target.resolve() in taken:
             raise UserError(f"cannot write {target}: that is {taken[target.resolve()]}; give another file name")
         taken[target.resolve()] = "also another output of this command"
+
+
+def check_onnx_name(target: Path) -> None:
+    """Fail before work starts if an ONNX file is to get a torch file's name, which others would try to unpickle.
+
+    Raises:
+        UserError: it ends in .pt or .pth.
+    """
+    if target.suffix.lower() in TORCH_SUFFIXES:
+        raise UserError(f"cannot write {target}: that is a name for a torch file; give a name that ends in .onnx")
 
 
 @contextmanager

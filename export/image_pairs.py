@@ -57,6 +57,8 @@ def load_degraded(folder: Path, channels: int) -> list[Image]:
     for kind in ("degraded", "clean"):
         if (folder / kind).is_dir():
             return [read_image(path, channels) for path in _images_in(folder / kind).values()]
+    if folder.is_file():
+        raise UserError(f"{folder}: that is a file; --data needs a folder that holds clean/ or degraded/")
     raise UserError(f"{folder}: no clean/ or degraded/ folder in it; --data needs a folder that holds them")
 
 
@@ -103,6 +105,8 @@ def load_pairs(
     Raises:
         UserError: missing or empty folder, unmatched names or sizes, unreadable image.
     """
+    if folder.is_file():
+        raise UserError(f"{folder}: that is a file; {NEEDED}")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; {NEEDED}")
     if not (folder / "clean").is_dir():

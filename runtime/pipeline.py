@@ -126,6 +126,16 @@ class HardenSection(_Strict):
     max_slowdown: float = Field(1.05, ge=1, le=10)
     tile_safe: bool = False
 
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _auto_layers(cls, given: object) -> object:
+        return [AUTO] if given == AUTO else given
+
+    @field_validator("gain", mode="before")
+    @classmethod
+    def _auto_gain(cls, given: object) -> object:
+        return None if given == AUTO else given
+
     @model_validator(mode="after")
     def _auto_alone(self) -> HardenSection:
         if AUTO in self.layers and (self.layers != [AUTO] or self.op_types):

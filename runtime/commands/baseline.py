@@ -52,7 +52,7 @@ def baseline(
     ] = False,
 ) -> None:
     """Apply a prior defence, as strong as the budget allows: what hardening is compared with."""
-    from kdguard.export.files import check_outputs, write_json
+    from kdguard.export.files import check_onnx_name, check_outputs, write_json
     from kdguard.export.image_pairs import load_pairs
     from kdguard.export.model_card import write_card
     from kdguard.export.onnx_files import load_onnx, model_files, save_onnx
@@ -67,6 +67,7 @@ def baseline(
 
     check_budget(budget_db)
     chosen = get_defence(defence)
+    check_onnx_name(output)
     check_outputs([output, json], model_files(model))
     teacher = load_onnx(model)
     overrides = options.card_overrides(value_range, layout, size_multiple, extra_input)

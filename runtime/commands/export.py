@@ -40,13 +40,14 @@ def export(
     from pydantic import ValidationError
 
     from kdguard.export.errors import UserError, first_problem
-    from kdguard.export.files import check_outputs, write_json
+    from kdguard.export.files import check_onnx_name, check_outputs, write_json
     from kdguard.export.image_pairs import load_degraded
     from kdguard.export.model_card import ModelCard
     from kdguard.export.torch_export import export_teacher
     from kdguard.runtime.terminal import say
     from kdguard.runtime.wording import counted
 
+    check_onnx_name(output)
     check_outputs([output, json], [weights])
     try:
         card = ModelCard.model_validate(

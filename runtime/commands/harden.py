@@ -70,7 +70,7 @@ def harden(
     json: options.Json = None,
 ) -> None:
     """Insert the perturbation and write the hardened model with its manifest."""
-    from kdguard.export.files import check_outputs, write_json
+    from kdguard.export.files import check_onnx_name, check_outputs, write_json
     from kdguard.export.onnx_files import model_files
     from kdguard.runtime.auto.options import AUTO, HardenOptions
     from kdguard.runtime.harden import harden as harden_file
@@ -79,6 +79,7 @@ def harden(
     from kdguard.runtime.terminal import say
     from kdguard.runtime.wording import converted, counted
 
+    check_onnx_name(output)
     check_outputs([output, manifest_path(output), json], model_files(model))
     given = _given_attributes(rank, gain, centred, adaptive, modulation, coherence, seed)
     globs, operators = split_names(layers), split_names(op_type)

@@ -89,6 +89,10 @@ def test_missing_data_says_what_the_folder_holds(kdguard: CommandLine, conv_net_
         assert "clean/ alone" in line
     harden = ["harden", conv_net_file, "-o", tmp_path / "h.onnx"]
     assert "clean/ alone" in kdguard.refuses(*harden)
+    line = kdguard.refuses("verify", *both, "--data", conv_net_file)
+    assert f"{conv_net_file}: that is a file; give a folder that holds clean/" in line
+    line = kdguard.refuses("export", "teacher:derain_edsr", "-o", tmp_path / "e.onnx", "--data", conv_net_file)
+    assert f"{conv_net_file}: that is a file; --data needs a folder" in line
     assert kdguard("verify", "--help") == 0
     assert "clean/ alone" in " ".join(kdguard.out.replace("│", " ").split())
 
@@ -233,6 +237,37 @@ def test_pipeline_fields_in_plain_words(
     assert found.startswith(f"kdguard: {path}: {line}")
     assert ("or leave it out" in found) == ("or leave it out" in line)
     assert not any(word in found for word in JARGON)
+
+
+def test_auto_means_what_it_means_on_the_command_line(tmp_path: Path) -> None:
+    plain = load_pipeline(pipeline_file(tmp_path, PIPELINE)).harden.options(0, tmp_path)
+    for said in (
+        "layers: auto",
+        "gain: auto",
+        "layers: [auto], gain: auto",
+        "layers: auto, gain: auto, placement: auto",
+    ):
+        written = load_pipeline(pipeline_file(tmp_path, f"{PIPELINE}harden: {{{said}}}\n")).harden.options(0, tmp_path)
+        assert written.chooses_layers
+        assert written.fixed_gain is None
+        assert tuple(written.globs) == tuple(plain.globs)
+    named = load_pipeline(pipeline_file(tmp_path, f"{PIPELINE}harden: {{layers: [b], gain: auto}}\n"))
+    assert tuple(named.harden.options(0, tmp_path).globs) == ("b",)
+
+
+@pytest.mark.parametrize("name", ["h.pt", "h.pth", "h.PTH"])
+def test_no_onnx_file_gets_a_torch_name(kdguard: CommandLine, tmp_path: Path, name: str) -> None:
+    out = ["-o", tmp_path / name]
+    for command in (
+        ["harden", "t.onnx", *out],
+        ["baseline", "output-noise", "t.onnx", *out, "--data", "pairs"],
+        ["export", "teacher:derain_edsr", *out],
+    ):
+        line = kdguard.refuses(*command)
+        assert line == (
+            f"kdguard: cannot write {tmp_path / name}: that is a name for a torch file; give a name that ends in .onnx"
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_gain_of_one_is_kept_by_pipeline_and_command_line(
