@@ -22,7 +22,7 @@ from kdguard.runtime.auto.options import HardenOptions
 from kdguard.runtime.auto.slowdown import estimate_slowdown
 from kdguard.runtime.distortion import feature_distortion, refuse_overflow
 from kdguard.runtime.fidelity import FidelityReport, check_budget, measure_fidelity
-from kdguard.runtime.manifest import Coverage, Manifest, describe_layers, manifest_path
+from kdguard.runtime.manifest import Coverage, Manifest, describe_layers, find_manifest, manifest_path, tell_placements
 from kdguard.runtime.open_model import guess_card, resolve_card
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.strip import REFIT_IMAGES, StripReport, measure_strip
@@ -189,13 +189,20 @@ def _record(
         for site in plan.sites
         if site.placement == "in-path" and plan.refits
     }
+    inserted = hardened_layers(hardened)
+    fresh = {site.layer for site in plan.sites}
+    # Whether a node that was there before is compensated, only the manifest of the given file knows.
+    before = [entry for entry in inserted if entry.layer not in fresh]
+    told = {entry.layer: entry for entry in tell_placements(before, find_manifest(teacher_path))} if before else {}
     return Manifest(
         teacher=teacher_path.name,
         teacher_sha256=sha256_of_model(teacher_path),
         hardened=output.name,
         hardened_sha256="",  # known once it is written
         task=card.task if card else None,
-        layers=describe_layers(hardened_layers(hardened), measured.distortions, plan.reasons, refitted),
+        layers=describe_layers(
+            [told.get(entry.layer, entry) for entry in inserted], measured.distortions, plan.reasons, refitted
+        ),
         rules=plan.rules.splitlines(),
         coverage=Coverage(perturbed=plan.coverage[0], taps=plan.coverage[1]) if plan.coverage else None,
         skipped=dict(analysis.skipped) if analysis else {},

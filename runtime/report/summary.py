@@ -106,7 +106,7 @@ def _strip_finding(manifest: Manifest) -> str:
     undone = f"{' and '.join(sorted(placements))} nodes are undone by deleting them"
     if "compensated" in placements:
         reading = "compensated nodes count against naive removal only"
-    elif "in-path" in placements:
+    elif placements - {"paired"}:
         reading = undone
     else:
         reading = f"{undone}; whoever edits the graph, or uses outputs only, is not slowed down"

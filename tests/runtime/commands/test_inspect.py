@@ -46,6 +46,23 @@ def test_the_manifest_tells_compensated_from_in_path(
     assert row(kdguard.out, "b")[-1].startswith("in-path or compensated, rank")
 
 
+def test_hardening_further_keeps_what_the_first_manifest_told(
+    kdguard: CommandLine, conv_net_file: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "h.onnx", tmp_path / "h2.onnx"
+    said = ["--layers", "b", "--placement", "in-path", "--gain", 2]
+    assert kdguard("harden", conv_net_file, "-o", first, *said) == 0, kdguard.err
+    beside = tmp_path / "h.manifest.json"
+    manifest = Manifest.model_validate_json(beside.read_text())
+    manifest.layers[0].placement = "compensated"
+    for text, placement in ((manifest.model_dump_json(), "compensated"), ("{}", "in-path or compensated")):
+        beside.write_text(text)
+        assert kdguard("harden", first, "-o", second, "--layers", "d", "--gain", 3) == 0, kdguard.err
+        assert kdguard("inspect", second) == 0, kdguard.err
+        assert row(kdguard.out, "b")[-1].startswith(f"{placement}, rank")
+        assert row(kdguard.out, "d")[-1].startswith("paired, rank")
+
+
 def test_every_column_has_a_name(kdguard: CommandLine, card: ModelCard, pairs_folder: Path, tmp_path: Path) -> None:
     model = make_conv_net()
     for weight in model.graph.initializer:
