@@ -29,7 +29,7 @@ from kdguard.runtime.red_team.table import scoreboard_table
 from kdguard.runtime.terminal import show
 
 CORE = ("scratch", "output-l1", "output+gt", "fitnets", "fitnets-standardised", "fakd", "strip+refit")
-TRAINING = TrainingOptions(steps=1500, patch=32, learning_rates=(2e-3, 5e-3))
+TRAINING = TrainingOptions(steps=1500, patch=32, learning_rates=(5e-3, 1.2e-2))
 """Small enough for a few hours of two cores; the recorded validation curves show where students are by then."""
 
 

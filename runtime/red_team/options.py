@@ -31,7 +31,7 @@ class TrainingOptions(YamlSection):
     batch: int = Field(8, ge=1)
     patch: int = Field(48, ge=8, description="side of the random crops, in pixels of the degraded image")
     learning_rates: tuple[Annotated[float, Field(gt=0, lt=float("inf"))], ...] = Field(
-        (2e-3, 5e-3, 8e-4), min_length=1, description="tried in this order, chosen per recipe by validation"
+        (5e-3, 2e-3, 1.2e-2), min_length=1, description="tried in this order, chosen per recipe by validation"
     )
     early_stopping: bool = Field(True, description="keep the best student by validation instead of the last")
 
