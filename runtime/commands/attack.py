@@ -48,7 +48,9 @@ def attack(
     size: Annotated[options.SizeOption, typer.Option(help="Size of the students.")] = options.SizeOption.small,
     learning_rates: Annotated[
         str | None,
-        typer.Option(metavar="R,R,...", help="Chosen from per recipe, by validation; 5e-3, 2e-3 and 1.2e-2 by default."),
+        typer.Option(
+            metavar="R,R,...", help="Chosen from per recipe, by validation; 5e-3, 2e-3 and 1.2e-2 by default."
+        ),
     ] = None,
     early_stopping: Annotated[
         bool, typer.Option(help="Keep the best student by validation, or the last, as papers do.")
