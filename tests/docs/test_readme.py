@@ -120,7 +120,7 @@ def test_the_threat_models_figures_are_the_recorded_ones() -> None:
         if entry["tier"] != "control":
             assert plus_minus(entry["drop_db"], entry["drop_ci95"]) in text
     best = attack["best_response"]
-    assert f"leaves a drop of {plus_minus(best['drop_db'], best['drop_ci95'])} dB" in " ".join(text.split())
+    assert f"leaves a drop of {plus_minus(best['drop_db'], best['drop_ci95'])}" in " ".join(text.split())
 
 
 def test_bounds_in_the_ops_document_hold_in_the_results() -> None:
