@@ -85,6 +85,22 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def made_folder(folder: Path, what: str) -> Path:
+    """A cache folder, made where it is not there.
+
+    Args:
+        what: is kept in it, for the message.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot keep {what} in {folder}: {error.strerror}; choose another --cache") from error
+    return folder
+
+
 def write_text(target: Path, text: str) -> None:
     """Write a text file atomically, UTF-8."""
     with atomic_path(target) as temporary:

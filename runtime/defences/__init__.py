@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdguard.export.errors import UserError
+from kdguard.export.lookup import look_up
 from kdguard.runtime.defences.base import Defence, Subject
 from kdguard.runtime.defences.feature_noise import FeatureNoise
 from kdguard.runtime.defences.literal_asvp import LiteralAsvp
@@ -30,13 +30,7 @@ def get_defence(name: str) -> Defence:
     Raises:
         UserError: no defence of that name; suggests the nearest.
     """
-    from difflib import get_close_matches
-
-    if name not in DEFENCES:
-        near = get_close_matches(name, DEFENCES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(DEFENCES)}"
-        raise UserError(f"unknown defence {name!r}: {hint}")
-    return DEFENCES[name]
+    return look_up(DEFENCES, name, "defence")
 
 
 __all__ = ["DEFENCES", "Defence", "Subject", "get_defence"]

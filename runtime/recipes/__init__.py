@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdguard.export.errors import UserError
+from kdguard.export.lookup import look_up
 from kdguard.runtime.recipes.attention_transfer import AttentionTransfer
 from kdguard.runtime.recipes.base import Batch, Recipe, Step
 from kdguard.runtime.recipes.contrastive import Contrastive
@@ -62,13 +62,7 @@ def get_recipe(name: str) -> Recipe:
     Raises:
         UserError: no recipe of that name; suggests the nearest.
     """
-    from difflib import get_close_matches
-
-    if name not in RECIPES:
-        near = get_close_matches(name, RECIPES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(RECIPES)}"
-        raise UserError(f"unknown recipe {name!r}: {hint}")
-    return RECIPES[name]
+    return look_up(RECIPES, name, "recipe")
 
 
 __all__ = ["RECIPES", "Batch", "Recipe", "Step", "get_recipe"]

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdguard.export.errors import UserError
-from kdguard.export.files import atomic_path
+from kdguard.export.files import atomic_path, made_folder
 from kdguard.runtime.red_team.trial import Trial, TrialResult
 
 
@@ -24,11 +23,7 @@ class Ledger:
         Raises:
             UserError: it cannot be written.
         """
-        self._folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot keep trials in {folder}: {error.strerror}; choose another --cache") from error
+        self._folder = made_folder(folder, "trials")
 
     def find(self, trial: Trial) -> TrialResult | None:
         """The result of an equal trial, or None; a damaged file counts as none."""

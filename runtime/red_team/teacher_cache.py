@@ -13,7 +13,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from kdguard.export.errors import UserError
-from kdguard.export.files import atomic_path
+from kdguard.export.files import atomic_path, made_folder
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.image_tensor import image_to_tensor, tensor_to_image
 from kdguard.export.tasks import Image
@@ -48,13 +48,7 @@ class TeacherCache:
         Raises:
             UserError: it cannot be written.
         """
-        self._folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot keep teacher queries in {folder}: {error.strerror}; choose another --cache"
-            ) from error
+        self._folder = made_folder(folder, "teacher queries")
 
     def ask(
         self,
