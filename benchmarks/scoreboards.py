@@ -7,13 +7,12 @@ from typing import Any
 
 from table_text import number, table
 
+from kdguard.export.tasks import TASKS
+from kdguard.runtime.wording import plus_minus
+
 Row = dict[str, Any]
 OURS = "kdguard harden"
-TASKS = ("quickstart", "super-resolution", "low-light", "underwater", "dehazing", "deraining", "denoising")
-
-
-def plus_minus(value: float, half_width: float | None) -> str:
-    return number(value) if half_width is None else f"{number(value)} ± {number(half_width)}"
+SUBJECTS = ("quickstart", *TASKS)
 
 
 def boards(rows: Sequence[Row], defence: str = OURS) -> dict[str, Row]:
@@ -22,7 +21,7 @@ def boards(rows: Sequence[Row], defence: str = OURS) -> dict[str, Row]:
     for row in sorted(rows, key=lambda row: len(row["scoreboard"]["summary"])):
         if row["defence"] == defence:
             found[row["subject"]] = row["scoreboard"]
-    return {name: found[name] for name in TASKS if name in found}
+    return {name: found[name] for name in SUBJECTS if name in found}
 
 
 def best_responses(rows: Sequence[Row]) -> str:
@@ -99,6 +98,6 @@ def other_defences(rows: Sequence[Row]) -> str:
             drops = [plus_minus(entries[r]["drop_db"], entries[r]["drop_ci95"]) for r in ("output-l1", "fitnets")]
             ssim, best = number(entries["fitnets"]["ssim_drop_pct"], 1), board["best_response"]
             lines.append([name, defence, *drops, f"{ssim} %", plus_minus(best["drop_db"], best["drop_ci95"])])
-    lines.sort(key=lambda line: TASKS.index(line[0]))
+    lines.sort(key=lambda line: SUBJECTS.index(line[0]))
     headings = ["teacher", "defence", "`output-l1` drop", "`fitnets` drop", "its SSIM drop", "best response drop"]
     return table(headings, lines) if lines else "Not recorded yet: `python benchmarks/red_team.py --defence NAME`."

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from kdguard.runtime import wording
+
 
 def number(value: float | None, digits: int = 2) -> str:
     """Fixed digits, and no minus before a zero; `-` for None."""
-    return "-" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
+    return "-" if value is None else wording.number(value, digits)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

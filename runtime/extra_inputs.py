@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdguard.export.errors import UserError
-from kdguard.export.model_card import describe_shape
+from kdguard.export.model_card import ModelCard, describe_shape
 
 Declared = Sequence[int | str | None]
 """A shape as onnxruntime tells it: sizes, symbols, or None."""
@@ -52,6 +52,25 @@ def fill_input(
         f"input {name!r} of shape {describe_shape(declared)} cannot be filled with {constants.size} values; "
         f"give one value, or {int(np.prod(shape))}"
     )
+
+
+def fill_inputs(card: ModelCard, declared: Mapping[str, Declared], image: Sequence[int]) -> dict[str, NDArray[Any]]:
+    """The card's further inputs by name, those that the model has.
+
+    Args:
+        declared: shapes of the model's inputs.
+        image: shape of the image tensor in this run.
+
+    Raises:
+        UserError: the card's values do not fit.
+    """
+    own = declared[card.input_name]
+    symbols = known_sizes(own, image) if len(own) == len(image) else {}
+    return {
+        name: fill_input(name, declared[name], values, image, symbols)
+        for name, values in card.extra_inputs.items()
+        if name in declared
+    }
 
 
 def _size(side: int | str | None, axis: int, rank: int, image: Sequence[int], symbols: Mapping[str, int]) -> int:

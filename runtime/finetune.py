@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from kdguard.export.model_card import ModelCard
-from kdguard.runtime.extra_inputs import fill_input, known_sizes
+from kdguard.runtime.extra_inputs import fill_inputs
 from kdguard.runtime.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -56,15 +56,11 @@ class TrainableTeacher:
         """The output and the taps for image tensors of the model's own form."""
         import torch
 
-        shape, declared = images.shape, self._declared
-        symbols = known_sizes(declared[self._card.input_name], shape)
-        extra = {
-            name: torch.from_numpy(fill_input(name, declared[name], values, shape, symbols).astype(np.float32))
-            for name, values in self._card.extra_inputs.items()
-            if name in declared
-        }
-        moved = {name: values.to(self.device) for name, values in extra.items()}
-        return self.module(torch.from_numpy(np.asarray(images, np.float32)).to(self.device), moved, taps)
+        def moved(values: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(np.asarray(values, np.float32)).to(self.device)
+
+        extra = fill_inputs(self._card, self._declared, images.shape)
+        return self.module(moved(images), {name: moved(values) for name, values in extra.items()}, taps)
 
 
 def finetune(

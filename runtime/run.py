@@ -23,12 +23,11 @@ from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.pipeline import Pipeline
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.red_team.attack import AttackOutcome, attack
-from kdguard.runtime.red_team.loot import check_tap
 from kdguard.runtime.red_team.options import AttackOptions, all_if_asked
 from kdguard.runtime.red_team.table import scoreboard_table
 from kdguard.runtime.report.environment import current_environment
 from kdguard.runtime.report.summary import RunSummary, conclude
-from kdguard.runtime.session import RestorationSession
+from kdguard.runtime.session import RestorationSession, check_taps
 from kdguard.runtime.tables import fidelity_table
 from kdguard.runtime.terminal import announce, progress_bar, say, show
 from kdguard.runtime.wording import counted
@@ -186,7 +185,7 @@ def _check_tap(pipeline: Pipeline, clean: onnx.ModelProto) -> None:
     """A tap that is not even in the teacher is told now, not after hardening."""
     section = pipeline.attack
     if section.tap and any(get_recipe(name).taps for name in all_if_asked(section.recipes)):
-        check_tap(section.tap, clean, "teacher")
+        check_taps([section.tap], clean, "teacher")
 
 
 def _harden(pipeline: Pipeline, teacher: Path, out: Path, calibration: Path) -> Manifest:
@@ -211,7 +210,7 @@ def _attack(pipeline: Pipeline, overrides: Overrides, out: Path, data: dict[str,
         data["train"],
         data["test"],
         AttackOptions(
-            recipes=all_if_asked(section.recipes),
+            recipes=section.recipes,
             seeds=overrides.seeds or section.seeds,
             tap=section.tap,
             tiles=section.tiles,

@@ -15,7 +15,7 @@ from kdguard.export.image_tensor import Tensor, image_to_tensor, tensor_to_image
 from kdguard.export.large_models import is_large
 from kdguard.export.model_card import ModelCard, describe_shape
 from kdguard.export.tasks import Image
-from kdguard.runtime.extra_inputs import fill_input, known_sizes
+from kdguard.runtime.extra_inputs import fill_inputs
 from kdguard.runtime.float_edges import with_float_edges
 from kdguard.runtime.inference import Provider, build_session, numpy_type
 from kdguard.runtime.tiling import default_overlap, restore_tiled
@@ -123,12 +123,9 @@ class RestorationSession:
         session = self._ready()
         image = self._inputs[self.card.input_name]
         feed: dict[str, NDArray[Any]] = {image.name: tensor.astype(numpy_type(self.input_type)), **further}
-        for name, values in self.card.extra_inputs.items():
-            if name in self._inputs:
-                wanted = self._inputs[name]
-                symbols = known_sizes(image.shape, tensor.shape) if len(image.shape) == tensor.ndim else {}
-                filled = fill_input(name, wanted.shape, values, tensor.shape, symbols)
-                feed[name] = filled.astype(numpy_type(wanted.type))
+        declared = {name: given.shape for name, given in self._inputs.items()}
+        for name, filled in fill_inputs(self.card, declared, tensor.shape).items():
+            feed[name] = filled.astype(numpy_type(self._inputs[name].type))
         try:
             outputs = session.run([self.card.output_name, *self.taps], feed)
         except Exception as error:  # onnxruntime raises a dozen types without a common public base
@@ -185,16 +182,28 @@ def _first_share(output: Tensor, batch: int) -> Tensor:
     return output[: len(output) // batch] if whole else output
 
 
+def check_taps(taps: Sequence[str], model: onnx.ModelProto, name: str = "model") -> None:
+    """Raise where a model's main graph does not make one of the tensors.
+
+    Args:
+        name: what to call the model.
+
+    Raises:
+        UserError: names the first that is not there.
+    """
+    known = {tensor for node in model.graph.node for tensor in node.output}
+    for tap in taps:
+        if tap not in known:
+            raise UserError(f"tap {tap!r} is not a tensor of the {name}'s graph; see `kdguard inspect MODEL`")
+
+
 def expose_taps(model: onnx.ModelProto, taps: Sequence[str]) -> onnx.ModelProto:
     """A copy of the model with intermediate tensors as further outputs: what any holder can do.
 
     Raises:
         UserError: a tap is not a tensor of the main graph.
     """
-    known = {name for node in model.graph.node for name in node.output}
-    for tap in taps:
-        if tap not in known:
-            raise UserError(f"tap {tap!r} is not a tensor of the model's graph; see `kdguard inspect MODEL`")
+    check_taps(taps, model)
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
     tapped.graph.output.extend(onnx.ValueInfoProto(name=tap) for tap in taps)

@@ -61,7 +61,8 @@ def first_that_holds(
         for candidate in candidates[:MAX_CANDIDATES]
         if (held := strongest_that_holds(candidate, lambda tried: room(with_compensation(base, tried))))
         # What costs a stripper something on two trial images may help him on others.
-        and min(held.outcome.strip_db, stripped_loss_db(held)) >= WORTHWHILE_DB
+        and held.outcome.strip_db >= WORTHWHILE_DB
+        and stripped_loss_db(held) >= WORTHWHILE_DB
     ]
     best = max(found, key=lambda held: held.worth, default=None)
     return with_compensation(base, best) if best else None

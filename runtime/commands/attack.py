@@ -81,13 +81,13 @@ def attack(
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.onnx_files import model_files
     from kdguard.runtime.red_team.attack import attack as run_attack
-    from kdguard.runtime.red_team.options import DEFAULT_RECIPES, AttackOptions, all_if_asked
+    from kdguard.runtime.red_team.options import DEFAULT_RECIPES, AttackOptions
     from kdguard.runtime.red_team.table import scoreboard_table
     from kdguard.runtime.terminal import show
 
     check_outputs([json], [*model_files(teacher), *model_files(hardened)])
     attack_options = AttackOptions(
-        recipes=all_if_asked(split_names(recipes)) if recipes else DEFAULT_RECIPES,
+        recipes=split_names(recipes) if recipes else DEFAULT_RECIPES,
         seeds=seeds,
         tap=tap,
         tiles=tiles,

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from kdguard.export.tasks import get_task
+from kdguard.runtime.metrics import psnr
 from kdguard.runtime.recipes.base import Loot, Query
 from kdguard.runtime.recipes.output_l1 import OutputL1
+from kdguard.runtime.red_team.views import VIEWS, turn, turn_back
+from kdguard.runtime.session import RestorationSession
 
 HARMLESS_DB = 0.1
 """A view whose answers are worse than the plain ones by more than this is left out: rain falls one way."""
@@ -22,13 +28,6 @@ class DihedralAverage(OutputL1):
 
 def harmless_views(loot: Loot) -> tuple[int, ...]:
     """Those of the eight views whose answers, turned back, score like the plain ones on the validation tiles."""
-    import numpy as np
-
-    from kdguard.export.tasks import get_task
-    from kdguard.runtime.metrics import psnr
-    from kdguard.runtime.red_team.views import VIEWS, turn, turn_back
-    from kdguard.runtime.session import RestorationSession
-
     session = RestorationSession(loot.model, loot.card)
     task, scale = get_task(loot.card.task), loot.card.scale
     scores = [

@@ -21,7 +21,7 @@ from kdguard.runtime.recipes.base import Loot, NothingToWorkWithError, Recipe, S
 from kdguard.runtime.red_team.bound import outputs_apart_db
 from kdguard.runtime.red_team.loot import Thief, find_earlier_tap, resolve_tap
 from kdguard.runtime.red_team.material import Material, TestSet, store_test_set, store_tiles
-from kdguard.runtime.red_team.options import AttackOptions
+from kdguard.runtime.red_team.options import AttackOptions, all_if_asked
 from kdguard.runtime.red_team.pieces import Scissors
 from kdguard.runtime.red_team.scoreboard import NotRun, Scoreboard, make_scoreboard
 from kdguard.runtime.red_team.sweep import tune_and_run
@@ -62,8 +62,9 @@ def attack(
     Raises:
         UserError: unknown recipe, bad models or data, a tap that is not there.
     """
-    recipes = [get_recipe(name) for name in options.recipes]
-    if not recipes or len(set(options.recipes)) < len(recipes):
+    names = all_if_asked(options.recipes)
+    recipes = [get_recipe(name) for name in names]
+    if not recipes or len(set(names)) < len(names):
         raise UserError("give at least one recipe, each once; `kdguard attack --list-recipes` shows them")
     if options.seeds < 1:
         raise UserError(f"--seeds {options.seeds}: at least one seed is needed, three for an interval")
@@ -78,9 +79,9 @@ def attack(
     with tempfile.TemporaryDirectory() as scratch:
         folder = cache or Path(scratch)
         queries = TeacherCache(folder / "queries")
-        stored_test = store_test_set(test, folder / "queries")
+        stored_test = store_test_set(test, queries.folder)
         models: dict[Source, onnx.ModelProto] = {"clean": teacher, "hardened": hardened}
-        preparation = _Preparation(recipes, models, card, scissors, queries, folder / "queries", options.tap)
+        preparation = _Preparation(recipes, models, card, scissors, queries, options.tap)
         templates = preparation.templates(options, card, stored_test)
         if not templates:
             raise UserError(f"no recipe could be run: {preparation.not_run[0].reason}")
@@ -107,13 +108,13 @@ class _Preparation:
         card: ModelCard,
         scissors: Scissors,
         queries: TeacherCache,
-        folder: Path,
         tap: str | None,
     ) -> None:
-        self._recipes, self._scissors, self._folder = recipes, scissors, folder
+        self._recipes, self._scissors, self._folder = recipes, scissors, queries.folder
         self.not_run: list[NotRun] = []
         teacher, hardened = models["clean"], models["hardened"]
         own = scissors.own()
+        self._own = own, store_tiles(own, self._folder)
         images = [tile.degraded for tile in own.train]
         self.tap = resolve_tap(tap, teacher, hardened) if any(recipe.taps for recipe in recipes) else None
         earlier = None
@@ -155,7 +156,9 @@ class _Preparation:
 
     def _material(self, recipe: Recipe) -> dict[Source, Material]:
         pieces = recipe.pieces(self._scissors)
-        tiles = store_tiles(pieces, self._folder)
+        own, stored = self._own
+        # Most recipes cut nothing of their own, and the same tiles need not be hashed for each.
+        tiles = stored if pieces is own else store_tiles(pieces, self._folder)
         return {
             source: Material(tiles, None, tiles.identity)
             if source == "none"

@@ -18,7 +18,7 @@ from kdguard.runtime.recipes.base import Loot, Recipe, Source
 from kdguard.runtime.red_team.material import Material, Tiles
 from kdguard.runtime.red_team.pieces import Pieces
 from kdguard.runtime.red_team.teacher_cache import TeacherCache
-from kdguard.runtime.session import RestorationSession
+from kdguard.runtime.session import RestorationSession, check_taps
 
 LOOK_BACK = 48
 """Tensors before the tap that are looked at for a second one."""
@@ -39,22 +39,9 @@ def resolve_tap(wanted: str | None, teacher: onnx.ModelProto, hardened: onnx.Mod
     # A compensated layer moves little; what misleads an attacker is a paired one, where there is one.
     misleading = [layer for layer in layers if layer.placement == "paired"] or layers
     tap = wanted or misleading[-1].layer
-    check_tap(tap, teacher, "teacher")
-    check_tap(tap, hardened, "hardened model")
+    check_taps([tap], teacher, "teacher")
+    check_taps([tap], hardened, "hardened model")
     return tap
-
-
-def check_tap(tap: str, model: onnx.ModelProto, name: str) -> None:
-    """Raise where a model's main graph does not have the tensor.
-
-    Args:
-        name: what to call the model.
-
-    Raises:
-        UserError: no such tensor.
-    """
-    if not any(tap in node.output for node in model.graph.node):
-        raise UserError(f"tap {tap!r} is not a tensor of the {name}'s graph; see `kdguard inspect MODEL`")
 
 
 def find_earlier_tap(

@@ -46,7 +46,7 @@ class AttackOptions:
     """What to try.
 
     Attributes:
-        recipes: names from `recipes.RECIPES`.
+        recipes: names from `recipes.RECIPES`, or `all` alone.
         seeds: students per recipe and source.
         tap: tensor the feature recipes read, in both models; the last hardened layer by default.
         tiles: pieces of his images that the attacker asks about, cut at random.

@@ -65,12 +65,14 @@ class Scissors:
         if not self._train:
             self._train, self._validation, self.side = self._split(self._images[0])
 
-    def own(self) -> Pieces:
-        """Tiles at random places of the attacker's images."""
-        return Pieces(
+        self._own = Pieces(
             self._cut(self._train, self._count, 2, self.side),
             self._cut(self._validation, VALIDATION_TILES, 1, self.side),
         )
+
+    def own(self) -> Pieces:
+        """Tiles at random places of the attacker's images; cut once."""
+        return self._own
 
     def of_one_image(self) -> Pieces:
         """As many tiles, all from the largest image; those that validate are from another part of it."""

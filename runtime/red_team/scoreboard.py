@@ -154,19 +154,10 @@ def make_scoreboard(
 
 
 def _row(result: TrialResult) -> Row:
-    return Row(
-        recipe=result.recipe,
-        source=result.source,
-        seed=result.seed,
-        psnr=result.psnr,
-        ssim=result.ssim,
-        diverged=result.diverged,
-        learning_rate=result.learning_rate,
-        weight=result.weight,
-        validation_db=result.validation_db if np.isfinite(result.validation_db) else None,
-        steps=result.steps,
-        validation_curve=[(step, round(score, 2)) for step, score in result.validation_curve],
-    )
+    facts = {name: getattr(result, name) for name in Row.model_fields}
+    facts["validation_db"] = result.validation_db if np.isfinite(result.validation_db) else None
+    facts["validation_curve"] = [(step, round(score, 2)) for step, score in result.validation_curve]
+    return Row(**facts)
 
 
 def summarise(results: Sequence[TrialResult], apart_db: float | None = None) -> list[SummaryEntry]:

@@ -40,7 +40,11 @@ class Answers:
 
 
 class TeacherCache:
-    """A folder of answers. Entries appear in it whole or not at all; damaged ones are asked again."""
+    """A folder of answers. Entries appear in it whole or not at all; damaged ones are asked again.
+
+    Attributes:
+        folder: where they lie; what they are answers to lies beside them.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open the folder, making it where it is not there.
@@ -48,7 +52,7 @@ class TeacherCache:
         Raises:
             UserError: it cannot be written.
         """
-        self._folder = made_folder(folder, "teacher queries")
+        self.folder = made_folder(folder, "teacher queries")
 
     def ask(
         self,
@@ -71,7 +75,7 @@ class TeacherCache:
         """
         entry = hashlib.sha256(repr(tuple(key)).encode()).hexdigest()[:32]
         names = (OUTPUT, *dict.fromkeys(taps))
-        paths = {name: self._folder / f"{entry}-{_file_name(name)}.npy" for name in names}
+        paths = {name: self.folder / f"{entry}-{_file_name(name)}.npy" for name in names}
         missing = [name for name in names if not _is_whole(paths[name], len(tiles))]
         if missing:
             session, views = open_session([name for name in missing if name != OUTPUT])
@@ -87,7 +91,7 @@ class TeacherCache:
             name: of the change, part of the key.
         """
         entry = hashlib.sha256(repr((name, [path.name for path in answers.maps])).encode()).hexdigest()[:32]
-        target = self._folder / f"{entry}-reworked.npy"
+        target = self.folder / f"{entry}-reworked.npy"
         maps: list[Maps] = [np.load(path, mmap_mode="r") for path in answers.maps]
         if not _is_whole(target, len(maps[0])):
             values = change(maps)
