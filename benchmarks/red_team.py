@@ -3,7 +3,8 @@
     python benchmarks/red_team.py [--recipes core|all] [--defence NAME] [--steps N] [SUBJECT...]
 
 Subjects are the quickstart's teacher and the published ones, by task; all of them by default. Attackers
-own the training photographs, degraded by the tasks themselves; students are scored on test pairs. Needs
+own the training photographs, degraded by the tasks themselves, or published pairs where these are too
+unlike (subjects.IN_DOMAIN); students are scored on other published pairs. Needs
 the models of benchmarks/zoo_harden.py, and of benchmarks/prior_defences.py where a defence is named. One
 file per subject appears in benchmarks/results/red_team/. build/red_team keeps answers and finished
 students, so a stopped run goes on there. Published teachers lie below KDGUARD_ZOO, default ../shared/zoo.

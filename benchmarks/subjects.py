@@ -20,11 +20,16 @@ from kdguard.runtime.pipeline import load_pipeline
 QUICKSTART = "quickstart"
 BUILD = zoo.ROOT / "build" / "red_team"
 EXAMPLE = zoo.ROOT / "examples" / "quickstart"
+IN_DOMAIN = ("low-light", "underwater", "dehazing")
+"""Tasks whose degradations of photographs are too unlike the published pairs: a student of the one learns
+little for the other. There the attacker owns published pairs."""
+KEPT = 3
+"""Every third published pair is kept for the score where the attacker owns the others."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A teacher, its hardened version, and images of three kinds that share none."""
+    """A teacher, its hardened version, and images; those that score are used for nothing else."""
 
     name: str
     task: str
@@ -59,9 +64,21 @@ def subject(name: str) -> Iterator[Subject]:
 def _published(task: str, scratch: Path) -> Subject:
     zoo.open_hardened(task)
     # One set of photographs, calibration and training alike: a thief may well own what the vendor calibrated on.
-    data = zoo.calibration_folder(scratch)
-    folder = zoo.ZOO / task
-    return Subject(task, task, folder / "teacher.onnx", zoo.HARDENED / f"{task}.onnx", data, data, folder / "test")
+    photographs, pairs = zoo.calibration_folder(scratch), zoo.ZOO / task / "test"
+    train, test = (photographs, pairs) if task not in IN_DOMAIN else _split(pairs, scratch)
+    teacher, hardened = zoo.ZOO / task / "teacher.onnx", zoo.HARDENED / f"{task}.onnx"
+    return Subject(task, task, teacher, hardened, train, photographs, test)
+
+
+def _split(pairs: Path, scratch: Path) -> tuple[Path, Path]:
+    """Folders of links: the pairs that the attacker owns, and those that score."""
+    folders = scratch / "owned", scratch / "kept"
+    for kind in ("clean", "degraded"):
+        for folder in folders:
+            (folder / kind).mkdir(parents=True)
+        for index, path in enumerate(sorted((pairs / kind).iterdir())):
+            (folders[index % KEPT == 0] / kind / path.name).symlink_to(path.resolve())
+    return folders
 
 
 def _quickstart(scratch: Path) -> Subject:

@@ -12,13 +12,13 @@ import onnx
 from numpy.typing import NDArray
 
 from kdguard.export.errors import UserError
-from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from kdguard.runtime.red_team.pieces import Pieces, Scissors
+    from kdguard.runtime.red_team.tile import Tile
     from kdguard.runtime.students.base import Restoration, Student
 
 Tier = Literal["control", "T0", "T1", "T1s", "T2"]
@@ -75,16 +75,18 @@ class Loot:
         model: the file, as shipped.
         tap: the tensor that feature recipes read.
         earlier_tap: another one before it, for recipes that compare two layers.
-        tiles: degraded images [H, W, C] that he may run it on, unlabeled.
-        pairs: validation tiles, with ground truth.
+        images: degraded images [H, W, C] that he may run it on, unlabeled.
+        tiles: training tiles, cut from these.
+        validation: validation tiles.
     """
 
     model: onnx.ModelProto
     card: ModelCard
     tap: str | None
     earlier_tap: str | None
-    tiles: Sequence[NDArray[np.float32]]
-    pairs: Sequence[ImagePair]
+    images: Sequence[NDArray[np.float32]]
+    tiles: Sequence[Tile]
+    validation: Sequence[Tile]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from kdguard.export.tasks import get_task
 from kdguard.runtime.metrics import psnr
 from kdguard.runtime.recipes.base import Loot, Query
 from kdguard.runtime.recipes.output_l1 import OutputL1
+from kdguard.runtime.red_team.tile import Tile
 from kdguard.runtime.red_team.views import VIEWS, turn, turn_back
 from kdguard.runtime.session import RestorationSession
 
@@ -30,13 +31,10 @@ def harmless_views(loot: Loot) -> tuple[int, ...]:
     """Those of the eight views whose answers, turned back, score like the plain ones on the validation tiles."""
     session = RestorationSession(loot.model, loot.card)
     task, scale = get_task(loot.card.task), loot.card.scale
-    scores = [
-        np.mean(
-            [
-                psnr(turn_back(session.restore(turn(pair.degraded, view)), view), pair.clean, task, scale)
-                for pair in loot.pairs
-            ]
-        )
-        for view in range(VIEWS)
-    ]
+
+    def score(tile: Tile, view: int) -> float:
+        answer = turn_back(session.restore(turn(tile.around, view)), view)
+        return psnr(tile.cut(answer, scale), tile.clean, task, scale)
+
+    scores = [np.mean([score(tile, view) for tile in loot.validation]) for view in range(VIEWS)]
     return tuple(view for view in range(VIEWS) if scores[view] >= scores[0] - HARMLESS_DB)

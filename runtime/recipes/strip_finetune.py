@@ -59,9 +59,9 @@ def finetuned(loot: Loot) -> onnx.ModelProto:
 
     def loss(teacher: TrainableTeacher, _: int) -> Tensor:
         chosen = rng.choice(len(loot.tiles), size=min(BATCH, len(loot.tiles)), replace=False)
-        return distance(teacher, *asked([loot.tiles[index] for index in chosen]))
+        return distance(teacher, *asked([loot.tiles[index].degraded for index in chosen]))
 
-    validation = [asked([pair.degraded]) for pair in loot.pairs]
+    validation = [asked([tile.degraded]) for tile in loot.validation]
 
     def score(teacher: TrainableTeacher) -> float:
         return -float(np.mean([distance(teacher, *pair).item() for pair in validation]))

@@ -12,7 +12,7 @@ from kdguard.runtime.strip import REFIT_IMAGES, refit_stripped
 
 
 class StripRefit(FitNets):
-    """As `strip`, with the readers of in-path layers refitted by ridge regression on a few unlabeled tiles."""
+    """As `strip`, with the readers of in-path layers refitted by ridge regression on a few unlabeled images."""
 
     name = "strip+refit"
     tier = "T1s"
@@ -25,4 +25,4 @@ class StripRefit(FitNets):
 def refitted(loot: Loot) -> onnx.ModelProto:
     """The stripped model with its readers refitted; the stripped model where every layer is paired."""
     in_path = {layer.layer: layer.op for layer in hardened_layers(loot.model) if layer.placement == "in-path"}
-    return refit_stripped(stripped(loot), loot.card, in_path, loot.tiles[:REFIT_IMAGES])
+    return refit_stripped(stripped(loot), loot.card, in_path, loot.images[:REFIT_IMAGES])

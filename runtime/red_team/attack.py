@@ -115,13 +115,13 @@ class _Preparation:
         teacher, hardened = models["clean"], models["hardened"]
         own = scissors.own()
         self._own = own, store_tiles(own, self._folder)
-        images = [tile.degraded for tile in own.train]
+        images = list({id(tile.around): tile.around for tile in own.train}.values())
         self.tap = resolve_tap(tap, teacher, hardened) if any(recipe.taps for recipe in recipes) else None
         earlier = None
         if self.tap and any(recipe.taps > 1 for recipe in recipes):
-            earlier = find_earlier_tap(self.tap, teacher, hardened, card, images[0])
+            earlier = find_earlier_tap(self.tap, teacher, hardened, card, own.train[0].degraded)
         self._thieves = {
-            source: Thief(Loot(model, card, self.tap, earlier, images, own.validation), source, queries)
+            source: Thief(Loot(model, card, self.tap, earlier, images, own.train, own.validation), source, queries)
             for source, model in models.items()
         }
 

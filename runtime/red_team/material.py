@@ -13,6 +13,7 @@ from kdguard.export.files import atomic_path
 from kdguard.export.image_pairs import ImagePair, hash_pairs
 from kdguard.runtime.red_team.pieces import Pieces
 from kdguard.runtime.red_team.teacher_cache import Answers
+from kdguard.runtime.red_team.tile import hash_tiles
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Tiles:
         clean: path of [M, C, H * scale, W * scale] float32.
         train: how many train.
         made: how many of the last training tiles have no ground truth.
-        identity: hash of their names and pixels.
+        identity: hash of their names and pixels, and of the images they lie in.
     """
 
     degraded: Path
@@ -77,7 +78,7 @@ class TestSet:
 def store_tiles(pieces: Pieces, folder: Path) -> Tiles:
     """Write the tiles where they are not there yet."""
     pairs = [*pieces.train, *pieces.validation]
-    identity = hashlib.sha256(f"{hash_pairs(pairs)}{len(pieces.train)}{pieces.made}".encode()).hexdigest()[:32]
+    identity = hashlib.sha256(f"{hash_tiles(pairs)}{len(pieces.train)}{pieces.made}".encode()).hexdigest()[:32]
     paths = []
     for kind in ("degraded", "clean"):
         path = folder / f"{identity}-{kind}.npy"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
+from kdguard.runtime.red_team.tile import Tile, grid_of, window_around
 
 MIN_TILE = 16
 """Smaller pieces are all border."""
@@ -36,8 +37,8 @@ class Pieces:
         made: how many of the last training tiles the recipe made itself; it has no ground truth for them.
     """
 
-    train: list[ImagePair]
-    validation: list[ImagePair]
+    train: list[Tile]
+    validation: list[Tile]
     made: int = 0
 
 
@@ -116,15 +117,22 @@ class Scissors:
             )
         return side
 
-    def _cut(self, images: Sequence[ImagePair], count: int, stream: int, side: int) -> list[ImagePair]:
-        scale, rng = self._card.scale, np.random.default_rng([self._seed, stream])
+    def _cut(self, images: Sequence[ImagePair], count: int, stream: int, side: int) -> list[Tile]:
+        card, rng = self._card, np.random.default_rng([self._seed, stream])
+        scale, grid = card.scale, grid_of(card)
+        windows: dict[tuple[int, int, int], NDArray[np.float32]] = {}
         tiles = []
         for index in range(count):
             pair = images[index % len(images)]
-            top, left = (int(rng.integers(length - side + 1)) for length in pair.degraded.shape[:2])
+            top, left = (int(rng.integers((length - side) // grid + 1)) * grid for length in pair.degraded.shape[:2])
             low = (slice(top, top + side), slice(left, left + side))
             high = (slice(top * scale, (top + side) * scale), slice(left * scale, (left + side) * scale))
-            tiles.append(ImagePair(f"{pair.name}#{index}", pair.degraded[low], pair.clean[high]))
+            row, column, most = window_around(pair.degraded, (top, left), side, card)
+            around = windows.setdefault(
+                (index % len(images), row, column), pair.degraded[row : row + most, column : column + most]
+            )
+            name = f"{pair.name}#{index}"
+            tiles.append(Tile(name, pair.degraded[low], pair.clean[high], around, top - row, left - column))
         return tiles
 
     def _split(self, image: ImagePair) -> tuple[list[ImagePair], list[ImagePair], int]:
@@ -149,25 +157,25 @@ def _shorter(pair: ImagePair) -> int:
     return min(pair.degraded.shape[:2])
 
 
-def _zoomed_in(pair: ImagePair, side: int, scale: int, rng: np.random.Generator) -> ImagePair:
+def _zoomed_in(pair: ImagePair, side: int, scale: int, rng: np.random.Generator) -> Tile:
     source = pair.clean if scale > 1 else pair.degraded
     crop = side if scale > 1 else side // ZOOM
     top, left = (int(rng.integers(length - crop + 1)) for length in source.shape[:2])
     return _unlabeled(source[top : top + crop, left : left + crop], f"{pair.name} in", side, scale)
 
 
-def _zoomed_out(pair: ImagePair, side: int, scale: int, rng: np.random.Generator) -> ImagePair:
+def _zoomed_out(pair: ImagePair, side: int, scale: int, rng: np.random.Generator) -> Tile:
     crop = min(side * ZOOM, *pair.degraded.shape[:2])
     top, left = (int(rng.integers(length - crop + 1)) for length in pair.degraded.shape[:2])
     return _unlabeled(pair.degraded[top : top + crop, left : left + crop], f"{pair.name} out", side, scale)
 
 
-def _unlabeled(image: NDArray[np.float32], name: str, side: int, scale: int) -> ImagePair:
-    """A tile of the wished side; its clean half is zeros, and no loss may look at it."""
+def _unlabeled(image: NDArray[np.float32], name: str, side: int, scale: int) -> Tile:
+    """A tile of the wished side, asked about by itself; its clean half is zeros, and no loss may look at it."""
     from skimage.transform import resize
 
     tile = image
     if image.shape[0] != side:
         tile = resize(image, (side, side), order=3, mode="edge", anti_aliasing=image.shape[0] > side)  # type: ignore[no-untyped-call]
     tile = np.clip(tile, 0, 1).astype(np.float32)
-    return ImagePair(name, tile, np.zeros((side * scale, side * scale, tile.shape[2]), np.float32))
+    return Tile(name, tile, np.zeros((side * scale, side * scale, tile.shape[2]), np.float32), tile)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from kdguard.export.errors import UserError
 from kdguard.export.files import atomic_path, made_folder
-from kdguard.export.image_pairs import ImagePair
-from kdguard.export.image_tensor import image_to_tensor, tensor_to_image
+from kdguard.export.image_tensor import image_to_tensor, model_size, tensor_to_image
 from kdguard.export.tasks import Image
+from kdguard.runtime.red_team.tile import Tile
 from kdguard.runtime.red_team.views import turn, turn_back
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.terminal import progress_bar
@@ -57,12 +57,14 @@ class TeacherCache:
     def ask(
         self,
         key: Sequence[object],
-        tiles: Sequence[ImagePair],
+        tiles: Sequence[Tile],
         taps: Sequence[str],
         open_session: Callable[[Sequence[str]], tuple[RestorationSession, tuple[int, ...]]],
         description: str,
     ) -> Answers:
         """The model's outputs, and tapped tensors, on every tile; only what is not there is asked for.
+
+        The model is asked about what lies around the tiles, once per such image, and the answers are cut.
 
         Args:
             key: what the answers depend on, tiles and model included.
@@ -116,7 +118,7 @@ def _is_whole(path: Path, count: int) -> bool:
 def _fill(
     session: RestorationSession,
     views: Sequence[int],
-    tiles: Sequence[ImagePair],
+    tiles: Sequence[Tile],
     targets: Mapping[str, Path],
     advance: Callable[[], None],
 ) -> None:
@@ -124,32 +126,43 @@ def _fill(
     arrays: dict[str, Maps] = {}
     with ExitStack() as stack:
         parts = {name: stack.enter_context(atomic_path(target)) for name, target in targets.items()}
-        for index, tile in enumerate(tiles):
-            answer = _answer(session, tile, views)
-            for name, part in parts.items():
-                values = answer[name]
-                if name not in arrays:
-                    arrays[name] = open_memmap(part, mode="w+", dtype=np.float32, shape=(len(tiles), *values.shape))
-                arrays[name][index] = values
-            advance()
+        for around in {id(tile.around): tile.around for tile in tiles}.values():
+            inside = [index for index, tile in enumerate(tiles) if tile.around is around]
+            answer = _answer(session, around, views)
+            for index in inside:
+                found = _cut(answer, tiles[index], session)
+                for name, part in parts.items():
+                    if name not in arrays:
+                        shape = (len(tiles), *found[name].shape)
+                        arrays[name] = open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
+                    arrays[name][index] = found[name]
+                advance()
         for array in arrays.values():
             array.flush()  # type: ignore[attr-defined]
 
 
-def _answer(session: RestorationSession, tile: ImagePair, views: Sequence[int]) -> dict[str, Maps]:
-    """Output [C, H * scale, W * scale], averaged over the views, and each tap [F, H, W] of the first view."""
+def _answer(session: RestorationSession, image: Image, views: Sequence[int]) -> dict[str, Maps]:
+    """Output [H * scale, W * scale, C], averaged over the views, and each tap [F, h, w] of the first view."""
     outputs: list[Image] = []
     taps: list[Maps] = []
     for view in views:
-        turned = turn(tile.degraded, view)
+        turned = turn(image, view)
         output, *maps = session.run(image_to_tensor(turned, session.card))
-        if not np.isfinite(output).all():
-            raise UserError(f"{tile.name!r}: the model gives NaN or infinity on this tile; leave that image out")
         outputs.append(turn_back(tensor_to_image(output, session.card, *turned.shape[:2]), view))
         taps = taps or maps
-    answer: dict[str, Maps] = {OUTPUT: np.mean(outputs, axis=0).transpose(2, 0, 1)}
+    answer: dict[str, Maps] = {OUTPUT: np.mean(outputs, axis=0)}
     for name, values in zip(session.taps, taps, strict=True):
         if values.ndim != 4:
             raise UserError(f"tap {name!r} has shape {list(values.shape)}; recipes compare 4-D maps")
         answer[name] = values[0]
     return answer
+
+
+def _cut(answer: dict[str, Maps], tile: Tile, session: RestorationSession) -> dict[str, Maps]:
+    """The answer's part for one tile: output [C, H * scale, W * scale] and maps [F, H', W']."""
+    card = session.card
+    output = tile.cut(answer[OUTPUT], card.scale).transpose(2, 0, 1)
+    if not np.isfinite(output).all():
+        raise UserError(f"{tile.name!r}: the model gives NaN or infinity on this tile; leave that image out")
+    size = model_size(card, *tile.around.shape[:2])
+    return {OUTPUT: output} | {name: tile.cut_map(answer[name], *size) for name in session.taps}

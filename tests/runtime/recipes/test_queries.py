@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 
 from kdguard.export.errors import UserError
-from kdguard.export.image_pairs import ImagePair
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
@@ -20,10 +21,12 @@ from kdguard.runtime.recipes.fitnets_standardised import standardised
 from kdguard.runtime.recipes.fitnets_svd_clip import clip_amplified, estimate_amplification
 from kdguard.runtime.recipes.static_undo import undone
 from kdguard.runtime.recipes.strip_refit import refitted
+from kdguard.runtime.red_team.tile import Tile
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import photograph
 
 IMAGE = photograph(48).astype(np.float32) / 255
+TILE = Tile("p", IMAGE, IMAGE, IMAGE)
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def hardened(conv_net: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def loot(model: onnx.ModelProto, card: ModelCard, tap: str | None = "d", earlier: str | None = "b") -> Loot:
-    return Loot(model, card, tap, earlier, [IMAGE], [ImagePair("p", IMAGE, IMAGE)])
+    return Loot(model, card, tap, earlier, [IMAGE], [TILE], [TILE])
 
 
 def read(model: onnx.ModelProto, card: ModelCard, tap: str) -> np.ndarray:
@@ -189,8 +192,9 @@ def test_views_that_hurt_the_teacher_are_left_out(card: ModelCard) -> None:
     falling = make_model([helper.make_node("Add", ["image", "ramp"], ["restored"])], {"ramp": ramp})
     degraded = IMAGE * 0.5
     truth = degraded + ramp[0].transpose(1, 2, 0)
-    holding = Loot(falling, card, None, None, [degraded], [ImagePair("p", degraded, truth)])
+    part = Tile("p", degraded[8:24, 16:32], truth[8:24, 16:32], degraded, top=8, left=16)
+    holding = Loot(falling, card, None, None, [degraded], [part], [part])
     # As it is, and mirrored left to right: the ramp does not change.
     assert harmless_views(holding) == (0, 4)
     same = make_model([helper.make_node("Identity", ["image"], ["restored"])], {})
-    assert len(harmless_views(Loot(same, card, None, None, [degraded], [ImagePair("p", degraded, truth)]))) == 8
+    assert len(harmless_views(replace(holding, model=same))) == 8

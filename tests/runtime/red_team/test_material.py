@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,17 @@ import numpy as np
 from kdguard.export.image_pairs import ImagePair
 from kdguard.runtime.red_team.material import store_test_set, store_tiles
 from kdguard.runtime.red_team.pieces import Pieces
+from kdguard.runtime.red_team.tile import Tile
 
 
 def pair(name: str, height: int, width: int, seed: int = 0) -> ImagePair:
     rng = np.random.default_rng(seed)
     return ImagePair(name, *(rng.random((height, width, 3), dtype=np.float32) for _ in "ab"))
+
+
+def tile(seed: int) -> Tile:
+    image = pair(str(seed), 4, 4, seed)
+    return Tile(image.name, image.degraded, image.clean, image.degraded)
 
 
 def test_test_images_of_any_size(tmp_path: Path) -> None:
@@ -31,7 +38,7 @@ def test_the_sample_is_the_liveliest_image(tmp_path: Path) -> None:
 
 
 def test_tiles_are_training_then_validation(tmp_path: Path) -> None:
-    tiles = [pair(str(seed), 4, 4, seed) for seed in range(3)]
+    tiles = [tile(seed) for seed in range(3)]
     stored = store_tiles(Pieces(tiles[:2], tiles[2:], made=1), tmp_path)
     assert (stored.train, stored.made) == (2, 1)
     degraded = np.load(stored.degraded)
@@ -41,6 +48,12 @@ def test_tiles_are_training_then_validation(tmp_path: Path) -> None:
 
 
 def test_other_tiles_or_another_split_have_another_identity(tmp_path: Path) -> None:
-    tiles = [pair(str(seed), 4, 4, seed) for seed in range(3)]
+    tiles = [tile(seed) for seed in range(3)]
     splits = [Pieces(tiles[:2], tiles[2:]), Pieces(tiles[:1], tiles[1:]), Pieces(tiles[:2], tiles[2:], made=1)]
     assert len({store_tiles(pieces, tmp_path).identity for pieces in splits}) == 3
+
+
+def test_the_identity_tells_what_lies_around_a_tile(tmp_path: Path) -> None:
+    inner, image = tile(0), np.random.default_rng(1).random((12, 12, 3), dtype=np.float32)
+    elsewhere = [inner, replace(inner, around=image), replace(inner, around=image, top=8)]
+    assert len({store_tiles(Pieces([found], [found]), tmp_path).identity for found in elsewhere}) == 3
