@@ -7,7 +7,6 @@ The second recipe reads the same tensors: what it asks the teachers for anew is 
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -32,7 +31,7 @@ def main() -> None:
             rows.append(
                 {"recipe": recipe, "seconds": round(time.monotonic() - started, 1), "files_of_new_answers": asked}
             )
-    write_results(what="kdguard attack with its defaults, one recipe", cores=os.cpu_count(), results=rows)
+    write_results(what="kdguard attack with its defaults, one recipe", results=rows)
 
 
 if __name__ == "__main__":

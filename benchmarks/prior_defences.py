@@ -3,14 +3,16 @@
     python benchmarks/prior_defences.py [SUBJECT...] > benchmarks/results/prior_defences.json
 
 Defences of feature maps change the layers that `kdguard harden` paired. Recorded are strength, fidelity
-on the calibration images, and loss on test pairs. The models stay in build/red_team for
-benchmarks/red_team.py.
+on the calibration images, and loss on test pairs. `asvp-paired` is plain ASVP (top 4, one gain) whose
+change is taken back behind the layer, since the budget leaves literal ASVP next to no gain. The models
+stay in build/red_team for benchmarks/red_team.py.
 """
 
 from __future__ import annotations
 
 import sys
 
+import onnx
 import subjects
 from output import write_results
 
@@ -19,48 +21,59 @@ from kdguard.export.image_pairs import load_pairs
 from kdguard.export.model_card import write_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.export.tasks import get_task
+from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
+from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.defences import DEFENCES, Subject
+from kdguard.runtime.defences.base import Defence
 from kdguard.runtime.defences.calibrate import calibrate
+from kdguard.runtime.defences.literal_asvp import RANK
 from kdguard.runtime.fidelity import measure_fidelity
 from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.session import RestorationSession
 
 BUDGET_DB = 0.1
 CALIBRATION_IMAGES = 8
+PAIRED = SvdPerturbAttributes(rank=RANK, gain=100.0)
 
 
 def measure(name: str) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
     with subjects.subject(name) as found:
         teacher = load_onnx(found.teacher)
         card = resolve_card(load_onnx(found.hardened), found.task)
         task = get_task(card.task)
         pairs = load_pairs(found.calibration, task, card.channels, card.scale, limit=CALIBRATION_IMAGES)
         test = load_pairs(found.test, task, card.channels, card.scale, seed=1)
-        for defence in DEFENCES.values():
-            row: dict[str, object] = {"subject": name, "defence": defence.name, "unit": defence.unit}
+
+        def keep(model: onnx.ModelProto, defence: str) -> dict[str, object]:
+            """Store the model; what it loses on the test pairs."""
+            write_card(model, card)
+            save_onnx(model, found.defended(defence))
+            sessions = [RestorationSession(version, card) for version in (teacher, model)]
+            fidelity, _ = measure_fidelity(*sessions, test, card.task, BUDGET_DB)
+            return {
+                "test_loss_db": fidelity.delta_psnr_db,
+                "test_between_db": fidelity.psnr_between_db,
+                "test_within_budget": fidelity.within_budget,
+            }
+
+        def row(defence: Defence) -> dict[str, object]:
+            facts: dict[str, object] = {"subject": name, "defence": defence.name, "unit": defence.unit}
             try:
                 result = calibrate(defence, Subject(teacher, card, found.paired, pairs, 0), BUDGET_DB)
             except GateFailedError as error:
-                rows.append(row | {"strength": None, "reason": str(error)})
-                print(rows[-1], file=sys.stderr)
-                continue
-            write_card(result.model, card)
-            save_onnx(result.model, found.defended(defence.name))
-            sessions = [RestorationSession(model, card) for model in (teacher, result.model)]
-            fidelity, _ = measure_fidelity(*sessions, test, card.task, BUDGET_DB)
-            rows.append(
-                row
-                | {
-                    "strength": result.report.strength,
-                    "layers": result.report.layers,
-                    "calibration_loss_db": result.report.fidelity.delta_psnr_db,
-                    "test_loss_db": fidelity.delta_psnr_db,
-                    "test_between_db": fidelity.psnr_between_db,
-                    "test_within_budget": fidelity.within_budget,
-                }
-            )
+                return facts | {"strength": None, "reason": str(error)}
+            found_loss = {"calibration_loss_db": result.report.fidelity.delta_psnr_db}
+            facts |= {"strength": result.report.strength, "layers": result.report.layers} | found_loss
+            return facts | keep(result.model, defence.name)
+
+        rows = []
+        for defence in DEFENCES.values():
+            rows.append(row(defence))
             print(rows[-1], file=sys.stderr)
+        paired = InsertSvdPerturb(found.paired, attributes=PAIRED, placement="paired")(teacher).model
+        facts = {"subject": name, "defence": subjects.ASVP_PAIRED, "unit": "gain", "strength": PAIRED.gain}
+        rows.append(facts | {"layers": found.paired} | keep(paired, subjects.ASVP_PAIRED))
+        print(rows[-1], file=sys.stderr)
     return rows
 
 

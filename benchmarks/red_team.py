@@ -1,6 +1,6 @@
-"""`kdguard attack` on hardened and otherwise defended teachers: the core recipes, or every one.
+"""`kdguard attack` on hardened and otherwise defended teachers: the core recipes, those of features, or every one.
 
-    python benchmarks/red_team.py [--recipes core|all] [--defence NAME] [--steps N] [SUBJECT...]
+    python benchmarks/red_team.py [--recipes core|features|all] [--defence NAME] [--steps N] [SUBJECT...]
 
 Subjects are the quickstart's teacher and the published ones, by task; all of them by default. Attackers
 own the training photographs, degraded by the tasks themselves, or published pairs where these are too
@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 
 import subjects
 import torch
-from output import RESULTS, command_line
+from output import RESULTS, command_line, machine
 
 from kdguard.runtime.defences import DEFENCES
 from kdguard.runtime.recipes import RECIPES
@@ -30,6 +29,8 @@ from kdguard.runtime.red_team.table import scoreboard_table
 from kdguard.runtime.terminal import show
 
 CORE = ("scratch", "output-l1", "output+gt", "fitnets", "fitnets-standardised", "fakd", "strip+refit")
+FEATURES = ("output-l1", "fitnets", "fitnets-standardised", "attention-transfer", "fakd")
+RECIPE_SETS = {"core": CORE, "features": FEATURES, "all": tuple(RECIPES)}
 TRAINING = TrainingOptions(steps=1500, patch=32, learning_rates=(5e-3, 1.2e-2))
 """Small enough for a few hours of two cores; the recorded validation curves show where students are by then."""
 
@@ -38,7 +39,7 @@ def record(name: str, recipes: str, defence: str | None, steps: int) -> None:
     started = time.monotonic()
     with subjects.subject(name) as found:
         options = AttackOptions(
-            recipes=CORE if recipes == "core" else tuple(RECIPES),
+            recipes=RECIPE_SETS[recipes],
             tap=found.paired[-1],
             training=TRAINING.model_copy(update={"steps": steps}),
         )
@@ -57,7 +58,7 @@ def record(name: str, recipes: str, defence: str | None, steps: int) -> None:
         "what": "students trained by every recipe from the clean and from the defended teacher",
         "subject": name,
         "defence": defence or "kdguard harden",
-        "cores": os.cpu_count(),
+        "machine": machine(),
         "torch": torch.__version__,
         "seconds": round(time.monotonic() - started, 1),
         "training": options.training.model_dump(),
@@ -71,8 +72,8 @@ def record(name: str, recipes: str, defence: str | None, steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--recipes", choices=["core", "all"], default="core")
-    parser.add_argument("--defence", choices=list(DEFENCES))
+    parser.add_argument("--recipes", choices=list(RECIPE_SETS), default="core")
+    parser.add_argument("--defence", choices=[*DEFENCES, subjects.ASVP_PAIRED])
     parser.add_argument("--steps", type=int, default=TRAINING.steps)
     parser.add_argument("subjects", nargs="*", choices=[[], *subjects.names()], default=[])
     given = parser.parse_args()

@@ -20,6 +20,8 @@ from kdguard.runtime.pipeline import load_pipeline
 QUICKSTART = "quickstart"
 BUILD = zoo.ROOT / "build" / "red_team"
 EXAMPLE = zoo.ROOT / "examples" / "quickstart"
+ASVP_PAIRED = "asvp-paired"
+"""Plain ASVP in paired nodes, where no gain costs the teacher anything."""
 IN_DOMAIN = ("low-light", "underwater", "dehazing")
 """Tasks whose degradations of photographs are too unlike the published pairs: a student of the one learns
 little for the other. There the attacker owns published pairs."""
