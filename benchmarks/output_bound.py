@@ -28,7 +28,8 @@ from kdguard.export.tasks import get_task
 from kdguard.runtime.defences import Subject, get_defence
 from kdguard.runtime.defences.calibrate import calibrate
 from kdguard.runtime.metrics import psnr
-from kdguard.runtime.red_team.bound import drop_bound_db, outputs_apart_db
+from kdguard.runtime.red_team.bound import drop_bound_db
+from kdguard.runtime.red_team.landmarks import measure_landmarks
 from kdguard.runtime.red_team.pieces import Scissors
 from kdguard.runtime.session import RestorationSession
 
@@ -99,7 +100,7 @@ def measure(task: str) -> list[dict[str, object]]:
     for name, defended in defended_versions(task, model, card):
         found = answers(RestorationSession(defended, card))
         student = fit(inputs, found)
-        apart = outputs_apart_db((model, defended), card, test)
+        apart = measure_landmarks((model, defended), card, test).outputs_apart_db
         rows.append(
             {
                 "task": task,

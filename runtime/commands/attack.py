@@ -82,8 +82,9 @@ def attack(
     from kdguard.export.onnx_files import model_files
     from kdguard.runtime.red_team.attack import attack as run_attack
     from kdguard.runtime.red_team.options import DEFAULT_RECIPES, AttackOptions
+    from kdguard.runtime.red_team.remarks import remarks
     from kdguard.runtime.red_team.table import scoreboard_table
-    from kdguard.runtime.terminal import show
+    from kdguard.runtime.terminal import say, show
 
     check_outputs([json], [*model_files(teacher), *model_files(hardened)])
     attack_options = AttackOptions(
@@ -100,5 +101,7 @@ def attack(
         hardened, teacher, data, test_data, attack_options, task=task, cache=cache, overrides=overrides
     )
     show(scoreboard_table(outcome.scoreboard))
+    for remark in remarks(outcome.scoreboard):
+        say(f"note: {remark}", "yellow")
     if json:
         write_json(json, outcome.scoreboard.model_dump())

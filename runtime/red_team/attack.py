@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
@@ -12,18 +13,19 @@ import onnx
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair, load_pairs, refuse_overlap
 from kdguard.export.model_card import CardOverrides, ModelCard
-from kdguard.export.onnx_files import load_onnx
+from kdguard.export.onnx_files import hash_model, load_onnx
 from kdguard.export.tasks import get_task
+from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.metrics import check_scorable
 from kdguard.runtime.open_model import resolve_common_card
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.recipes.base import Loot, NothingToWorkWithError, Recipe, Source
-from kdguard.runtime.red_team.bound import outputs_apart_db
+from kdguard.runtime.red_team.landmarks import kept_landmarks
 from kdguard.runtime.red_team.loot import Thief, find_earlier_tap, resolve_tap
 from kdguard.runtime.red_team.material import Material, TestSet, store_test_set, store_tiles
 from kdguard.runtime.red_team.options import AttackOptions, all_if_asked
 from kdguard.runtime.red_team.pieces import Scissors
-from kdguard.runtime.red_team.scoreboard import NotRun, Scoreboard, make_scoreboard
+from kdguard.runtime.red_team.scoreboard import NotRun, Scoreboard, Setting, make_scoreboard
 from kdguard.runtime.red_team.sweep import tune_and_run
 from kdguard.runtime.red_team.teacher_cache import TeacherCache
 from kdguard.runtime.red_team.trial import Trial, TrialResult
@@ -80,16 +82,28 @@ def attack(
         folder = cache or Path(scratch)
         queries = TeacherCache(folder / "queries")
         stored_test = store_test_set(test, queries.folder)
+        landmarks = kept_landmarks((teacher, hardened), card, test, stored_test.identity, queries.folder)
         models: dict[Source, onnx.ModelProto] = {"clean": teacher, "hardened": hardened}
         preparation = _Preparation(recipes, models, card, scissors, queries, options.tap)
         templates = preparation.templates(options, card, stored_test)
         if not templates:
             raise UserError(f"no recipe could be run: {preparation.not_run[0].reason}")
         tuned = tune_and_run(templates, options.seeds, options.backend, folder / "trials")
-        apart = None
-        if any(get_recipe(template.recipe).tier == "T0" for template in templates):
-            apart = outputs_apart_db((teacher, hardened), card, test)
-        board = make_scoreboard(tuned, preparation.not_run, options, preparation.tap, len(test), apart)
+        setting = Setting(
+            kdguard=version("kdguard"),
+            teacher=teacher_path.name,
+            teacher_sha256=hash_model(teacher),
+            hardened=hardened_path.name,
+            hardened_sha256=hash_model(hardened),
+            hardened_layers=[layer.layer for layer in hardened_layers(hardened)],
+            task=card.task,
+            owned_images=len(train),
+            tiles=options.tiles,
+            tile_side=scissors.side,
+            seed=options.seed,
+            training=options.training,
+        )
+        board = make_scoreboard(tuned, preparation.not_run, options, preparation.tap, len(test), setting, landmarks)
     return AttackOutcome(board, [result for group in tuned for result in group.chosen])
 
 
@@ -116,7 +130,9 @@ class _Preparation:
         own = scissors.own()
         self._own = own, store_tiles(own, self._folder)
         images = list({id(tile.around): tile.around for tile in own.train}.values())
-        self.tap = resolve_tap(tap, teacher, hardened) if any(recipe.taps for recipe in recipes) else None
+        reads = any(recipe.taps for recipe in recipes)
+        # A tap that nothing reads is checked too: it was meant.
+        self.tap = resolve_tap(tap, teacher, hardened) if tap or reads else None
         earlier = None
         if self.tap and any(recipe.taps > 1 for recipe in recipes):
             earlier = find_earlier_tap(self.tap, teacher, hardened, card, own.train[0].degraded)

@@ -11,7 +11,8 @@ from scipy import stats
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.recipes.base import Source
 from kdguard.runtime.red_team.bound import drop_bound_db
-from kdguard.runtime.red_team.options import AttackOptions
+from kdguard.runtime.red_team.landmarks import Landmarks
+from kdguard.runtime.red_team.options import AttackOptions, TrainingOptions
 from kdguard.runtime.red_team.sweep import Tuned
 from kdguard.runtime.red_team.trial import TrialResult
 
@@ -94,6 +95,23 @@ class NotRun(BaseModel):
     reason: str
 
 
+class Setting(BaseModel):
+    """What was attacked, with what; enough to tell two scoreboards apart."""
+
+    kdguard: str = Field(description="version")
+    teacher: str = Field(description="file name")
+    teacher_sha256: str
+    hardened: str = Field(description="file name")
+    hardened_sha256: str
+    hardened_layers: list[str] = Field(description="layers that kdguard hardened")
+    task: str | None
+    owned_images: int = Field(description="that the attacker trains and validates on")
+    tiles: int
+    tile_side: int = Field(description="pixels of the degraded image")
+    seed: int = Field(description="of the cutting")
+    training: TrainingOptions
+
+
 class Scoreboard(BaseModel):
     """What `kdguard attack` writes; rows, summary and best_response are a contract."""
 
@@ -109,9 +127,17 @@ class Scoreboard(BaseModel):
     student_parameters: int
     tap: str | None
     test_images: int
-    outputs_apart_db: float | None = Field(
-        None, description="PSNR between the two teachers' outputs on the test images; None where nothing needs it"
-    )
+    setting: Setting | None = None
+    landmarks: Landmarks | None = Field(None, description="what students are to be compared with")
+
+    @property
+    def controls_lead(self) -> bool:
+        """No recipe that asks a teacher is better than the best one that asks none, on the clean side."""
+        without = [entry.clean.psnr for entry in self.summary if get_recipe(entry.recipe).sources == ("none",)]
+        asking = [
+            e.clean.psnr for e in self.summary if get_recipe(e.recipe).sources != ("none",) and not e.clean.diverged
+        ]
+        return bool(without and asking) and max(asking) <= max(without)
 
 
 def interval95(values: Sequence[float]) -> float | None:
@@ -127,15 +153,12 @@ def make_scoreboard(
     options: AttackOptions,
     tap: str | None,
     test_images: int,
-    apart_db: float | None,
+    setting: Setting | None = None,
+    landmarks: Landmarks | None = None,
 ) -> Scoreboard:
-    """Everything in the order of the recipes.
-
-    Args:
-        apart_db: PSNR between the two teachers' outputs.
-    """
+    """Everything in the order of the recipes."""
     results = [result for group in tuned for result in group.chosen]
-    summary = summarise(results, apart_db)
+    summary = summarise(results, landmarks.outputs_apart_db if landmarks else None)
     return Scoreboard(
         best_response=_best_response(summary, results),
         help_left=_help_left(summary, results),
@@ -149,7 +172,8 @@ def make_scoreboard(
         student_parameters=results[0].parameters,
         tap=tap,
         test_images=test_images,
-        outputs_apart_db=apart_db,
+        setting=setting,
+        landmarks=landmarks,
     )
 
 
@@ -161,7 +185,11 @@ def _row(result: TrialResult) -> Row:
 
 
 def summarise(results: Sequence[TrialResult], apart_db: float | None = None) -> list[SummaryEntry]:
-    """Summary per recipe in the order of first appearance."""
+    """Summary per recipe in the order of first appearance.
+
+    Args:
+        apart_db: PSNR between the two teachers' outputs.
+    """
     summary = []
     for name in dict.fromkeys(result.recipe for result in results):
         clean = _students(results, name, ("clean", "none"))

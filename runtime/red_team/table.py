@@ -6,6 +6,7 @@ from rich.table import Table
 
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.recipes.base import Source
+from kdguard.runtime.red_team.landmarks import Landmarks
 from kdguard.runtime.red_team.scoreboard import Group, Scoreboard, SummaryEntry
 from kdguard.runtime.wording import counted, number, plus_minus
 
@@ -14,8 +15,10 @@ _CONTROLS: dict[tuple[Source, ...], str] = {("none",): "no teacher", ("clean",):
 
 def scoreboard_table(board: Scoreboard) -> Table:
     """The best response first, then one line per recipe: students from the clean teacher against the hardened one's."""
-    spread = "mean ± 95 % interval" if board.seeds > 1 else "one seed, no interval"
-    title = f"Students: PSNR on {counted(board.test_images, 'test image')}, {counted(board.seeds, 'seed')}, {spread}"
+    spread = f"mean ± 95 % interval over {board.seeds} seeds" if board.seeds > 1 else "one seed, no interval"
+    title = f"Students: PSNR on {counted(board.test_images, 'test image')}, {spread}"
+    if board.tap:
+        title += f"; features read at {board.tap}"
     table = Table(title=f"{title}\n{best_response_line(board)}", caption="\n".join(_footnotes(board)) or None)
     for heading in ("recipe", "tier", "clean", "hardened", "drop", "at most", "SSIM drop"):
         table.add_column(heading, justify="left" if heading in ("recipe", "tier") else "right", no_wrap=True)
@@ -26,6 +29,8 @@ def scoreboard_table(board: Scoreboard) -> Table:
             "best response", "", number(best.clean.psnr), number(best.hardened.psnr), drop, "", "", style="bold"
         )
         table.add_section()
+    if board.landmarks is not None:
+        _add_landmarks(table, board.landmarks)
     for entry in board.summary:
         compared = entry.tier != "control"
         measured = compared and not entry.diverged
@@ -39,6 +44,14 @@ def scoreboard_table(board: Scoreboard) -> Table:
             f"{number(entry.ssim_drop_pct, 1)} %" if measured else "",
         )
     return table
+
+
+def _add_landmarks(table: Table, marks: Landmarks) -> None:
+    """What students are to be compared with."""
+    table.add_row("degraded input", "", number(marks.degraded.psnr), number(marks.degraded.psnr), style="dim")
+    loss = number(marks.clean.psnr - marks.hardened.psnr)
+    table.add_row("teacher", "", number(marks.clean.psnr), number(marks.hardened.psnr), loss, style="dim")
+    table.add_section()
 
 
 def control_words(entry: SummaryEntry) -> str:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from kdguard.runtime.fidelity import FidelityReport
 from kdguard.runtime.manifest import Manifest
+from kdguard.runtime.red_team.remarks import remarks
 from kdguard.runtime.red_team.scoreboard import Scoreboard, SummaryEntry
 from kdguard.runtime.red_team.table import best_response_line, drop_or_gain, help_left_line
 from kdguard.runtime.report.environment import Environment
@@ -43,6 +44,7 @@ def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest) ->
     findings = [_fidelity_finding(fidelity), f"B{best_response_line(board)[1:]}."]
     if board.help_left:
         findings.append(f"W{help_left_line(board)[1:]}.")
+    findings += [f"Note: {remark}." for remark in remarks(board)]
     findings += [_recipe_finding(entry, board.seeds) for entry in board.summary if entry.tier != "control"]
     findings += [f"{missing.tier} {missing.recipe}: not run, {missing.reason}." for missing in board.not_run]
     findings += _coverage_findings(manifest)

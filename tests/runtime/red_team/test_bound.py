@@ -10,7 +10,8 @@ from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.change_tensors import ChangeTensors
 from kdguard.graph_passes.round_output import RoundOutput
-from kdguard.runtime.red_team.bound import drop_bound_db, outputs_apart_db, rms_from_db
+from kdguard.runtime.red_team.bound import drop_bound_db, rms_from_db
+from kdguard.runtime.red_team.landmarks import measure_landmarks
 from tests.runtime.image_pairs import noisy_pairs
 
 
@@ -32,8 +33,8 @@ class Brighter(ChangeTensors):
 def test_distance_of_two_teachers(conv_net: onnx.ModelProto, card: ModelCard) -> None:
     dark = [ImagePair(p.name, p.degraded * 0.3 + 0.2, p.clean) for p in noisy_pairs(2)]
     brighter = Brighter(["restored"])(conv_net).model
-    assert outputs_apart_db((conv_net, brighter), card, dark) == pytest.approx(20.0, abs=0.3)
-    assert outputs_apart_db((conv_net, conv_net), card, dark) == 200.0
+    assert measure_landmarks((conv_net, brighter), card, dark).outputs_apart_db == pytest.approx(20.0, abs=0.3)
+    assert measure_landmarks((conv_net, conv_net), card, dark).outputs_apart_db == 200.0
 
 
 def test_least_squares_students_move_less_than_their_teachers(conv_net: onnx.ModelProto, card: ModelCard) -> None:

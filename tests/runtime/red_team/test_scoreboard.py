@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from kdguard.runtime.fidelity import Quality
 from kdguard.runtime.recipes.base import Source
+from kdguard.runtime.red_team.landmarks import Landmarks
 from kdguard.runtime.red_team.options import AttackOptions
 from kdguard.runtime.red_team.scoreboard import NotRun, Scoreboard, interval95, make_scoreboard
 from kdguard.runtime.red_team.sweep import Tuned
@@ -19,8 +21,14 @@ def trial(recipe: str, source: Source, seed: int, psnr: float, ssim: float = 0.8
     return TrialResult(recipe, source, seed, psnr, ssim, False, 10, [(1, 0.1)], np.zeros((2, 2, 3), np.float32))
 
 
-def board(trials: Sequence[TrialResult], apart_db: float | None = None) -> Scoreboard:
-    return make_scoreboard([Tuned(list(trials), [])], [], AttackOptions(), None, 4, apart_db)
+def landmarks(apart_db: float = 60.0, degraded_db: float = 25.0) -> Landmarks:
+    own = Quality(psnr=35.0, ssim=0.9)
+    degraded = Quality(psnr=degraded_db, ssim=0.5)
+    return Landmarks(degraded=degraded, clean=own, hardened=own, outputs_apart_db=apart_db, failures=[])
+
+
+def board(trials: Sequence[TrialResult], marks: Landmarks | None = None) -> Scoreboard:
+    return make_scoreboard([Tuned(list(trials), [])], [], AttackOptions(), None, 4, None, marks)
 
 
 TRIALS = [
@@ -114,7 +122,7 @@ def test_help_left_is_the_best_with_ground_truth_less_scratch() -> None:
 
 
 def test_output_only_recipes_have_a_bound() -> None:
-    bounds = {entry.recipe: entry.bound_db for entry in board(TRIALS, apart_db=52.0).summary}
+    bounds = {entry.recipe: entry.bound_db for entry in board(TRIALS, landmarks(apart_db=52.0)).summary}
     # 52 dB apart, a student at 32 dB: errors 1:10, so at most a factor 1.1.
     assert bounds["output-l1"] == pytest.approx(20 * np.log10(1.1))
     assert bounds["scratch"] is bounds["fitnets"] is None
@@ -122,5 +130,5 @@ def test_output_only_recipes_have_a_bound() -> None:
 
 def test_recipes_that_did_not_run_are_named() -> None:
     missing = NotRun(recipe="fsp", tier="T1", reason="because")
-    made = make_scoreboard([Tuned(TRIALS, [])], [missing], AttackOptions(), "d", 4, None)
+    made = make_scoreboard([Tuned(TRIALS, [])], [missing], AttackOptions(), "d", 4)
     assert made.not_run == [missing]
