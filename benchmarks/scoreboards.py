@@ -33,17 +33,21 @@ def best_responses(rows: Sequence[Row]) -> str:
         "best from hardened",
         "drop",
         "recipes",
-        "hardened, with truth, less scratch",
+        "teacher, hardened",
+        "with truth: clean less scratch",
+        "hardened less scratch",
     ]
 
     def line(name: str, board: Row) -> list[str]:
-        best, left = board["best_response"], board["help_left"]
+        best, left, marks = board["best_response"], board["help_left"], board["landmarks"]
         return [
             name,
             f"{number(best['clean']['psnr'])} dB, `{best['clean']['recipe']}`",
             f"{number(best['hardened']['psnr'])} dB, `{best['hardened']['recipe']}`",
-            f"{plus_minus(best['drop_db'], best['drop_ci95'])} dB",
+            "the same students" if best["same_students"] else f"{plus_minus(best['drop_db'], best['drop_ci95'])} dB",
             str(len(board["summary"])),
+            ", ".join(number(marks[kind]["psnr"]) for kind in ("clean", "hardened")) + " dB",
+            f"{plus_minus(left['clean_gain_db'], left['clean_gain_ci95'])} dB",
             f"{plus_minus(left['gain_db'], left['gain_ci95'])} dB, `{left['recipe']}`",
         ]
 
@@ -56,9 +60,10 @@ def core_drops(rows: Sequence[Row]) -> str:
     def line(name: str, board: Row) -> list[str]:
         entries = {entry["recipe"]: entry for entry in board["summary"]}
         drops = [plus_minus(entries[recipe]["drop_db"], entries[recipe]["drop_ci95"]) for recipe in core]
-        return [name, *drops, number(entries["output-l1"]["bound_db"], 3)]
+        pooled, bound = (number(entries["output-l1"][field], 3) for field in ("pooled_drop_db", "bound_db"))
+        return [name, *drops, f"{pooled} of {bound}"]
 
-    headings = ["teacher", *(f"`{recipe}`" for recipe in core), "bound for outputs"]
+    headings = ["teacher", *(f"`{recipe}`" for recipe in core), "`output-l1` pooled, at most"]
     return table(headings, (line(name, board) for name, board in boards(rows).items()))
 
 

@@ -25,12 +25,16 @@ from kdguard.runtime.red_team.loot import Thief, find_earlier_tap, resolve_tap
 from kdguard.runtime.red_team.material import Material, TestSet, store_test_set, store_tiles
 from kdguard.runtime.red_team.options import AttackOptions, all_if_asked
 from kdguard.runtime.red_team.pieces import Scissors
-from kdguard.runtime.red_team.scoreboard import NotRun, Scoreboard, Setting, make_scoreboard
+from kdguard.runtime.red_team.scoreboard import NotRun, Scoreboard, Setting
+from kdguard.runtime.red_team.summarise import make_scoreboard
 from kdguard.runtime.red_team.sweep import tune_and_run
 from kdguard.runtime.red_team.teacher_cache import TeacherCache
 from kdguard.runtime.red_team.trial import Trial, TrialResult
 from kdguard.runtime.terminal import say
 from kdguard.runtime.wording import counted
+
+FEW_IMAGES = 3
+"""Fewer that validate, or are scored on, are said to be few."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,7 @@ def attack(
     train, test = _load_images(data, test_data, card, options.seed)
     check_scorable(test, get_task(card.task), card.scale)
     scissors = Scissors(train, card, options.tiles, options.tile, options.seed)
-    tiles = counted(options.tiles, "tile")
-    say(f"{tiles} of {scissors.side} px to train on, {counted(len(test), 'test image')} to score on")
+    _say_what_there_is(scissors, options, len(test))
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = cache or Path(scratch)
@@ -183,6 +186,17 @@ class _Preparation:
         }
 
 
+def _say_what_there_is(scissors: Scissors, options: AttackOptions, test_images: int) -> None:
+    own, validating = scissors.images
+    validates = f"{counted(validating, 'image')} to validate on" if validating else "a part of it to validate on"
+    tiles = f"{counted(options.tiles, 'tile')} of {scissors.side} px from {counted(own, 'image')} to train on"
+    say(f"{tiles}, {validates}, {counted(test_images, 'test image')} to score on")
+    if validating < FEW_IMAGES or test_images < FEW_IMAGES:
+        say("few images: what is best on so few may not be so on others", "yellow")
+    if scissors.side < options.training.patch:
+        say(f"the images have no room for crops of {options.training.patch} px; {scissors.side} px it is", "yellow")
+
+
 def _load_images(
     data: Path, test_data: Path | None, card: ModelCard, seed: int
 ) -> tuple[list[ImagePair], list[ImagePair]]:
@@ -195,7 +209,9 @@ def _load_images(
         return pairs, test
     if len(pairs) < 2:
         raise UserError(f"{data}: one image cannot be both trained and scored on; add images or give --test-data")
+    seen: dict[bytes, str] = {}
+    for pair in pairs:
+        if (twin := seen.setdefault(pair.clean.tobytes(), pair.name)) != pair.name:
+            raise UserError(f"{data}: {twin!r} and {pair.name!r} are the same image; leave one out")
     test = pairs[3::4] or pairs[-1:]
-    train = [pair for pair in pairs if all(pair is not kept for kept in test)]
-    refuse_overlap(train, test, "training")
-    return train, test
+    return [pair for pair in pairs if all(pair is not kept for kept in test)], test

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from kdguard.export.onnx_files import hash_model
 from kdguard.export.tasks import Image, get_task
 from kdguard.runtime.fidelity import Quality, measure_fidelity
 from kdguard.runtime.metrics import psnr, ssim
-from kdguard.runtime.red_team.bound import rms_from_db
+from kdguard.runtime.red_team.bound import pooled_db
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.terminal import progress_bar
 
@@ -47,9 +46,7 @@ def measure_landmarks(
         fidelity, restored = measure_fidelity(sessions[0], sessions[1], list(pairs), card.task, on_image=advance)
     inputs = [enlarged(pair.degraded, card.scale) for pair in pairs]
     scored = list(zip(inputs, pairs, strict=True))
-    errors = [
-        rms_from_db(psnr(np.nan_to_num(r.hardened), r.teacher.clip(0, 1), task, card.scale)) ** 2 for r in restored
-    ]
+    apart = [psnr(np.nan_to_num(r.hardened), r.teacher.clip(0, 1), task, card.scale) for r in restored]
     return Landmarks(
         degraded=Quality(
             psnr=float(np.mean([psnr(image, pair.clean, task, card.scale) for image, pair in scored])),
@@ -57,7 +54,7 @@ def measure_landmarks(
         ),
         clean=fidelity.teacher,
         hardened=fidelity.hardened,
-        outputs_apart_db=-10 * math.log10(float(np.mean(errors))),
+        outputs_apart_db=pooled_db(apart),
         failures=fidelity.failures(),
     )
 

@@ -43,7 +43,12 @@ class Pieces:
 
 
 class Scissors:
-    """Cuts an attacker's images; the same seed cuts the same tiles, whatever else was cut before."""
+    """Cuts an attacker's images; the same seed cuts the same tiles, whatever else was cut before.
+
+    Attributes:
+        side: of the tiles, in pixels of the degraded image.
+        images: how many are trained on, and how many validate; 0 of the latter where one image does both.
+    """
 
     def __init__(self, images: Sequence[ImagePair], card: ModelCard, count: int, side: int, seed: int) -> None:
         """Choose the tiles' size, and set images aside for validation.
@@ -63,8 +68,10 @@ class Scissors:
         self._images = [image for image in images if _shorter(image) >= self.side]
         self._train = [image for index, image in enumerate(self._images) if index % VALIDATION_SHARE]
         self._validation = self._images[::VALIDATION_SHARE]
-        if not self._train:
+        whole = bool(self._train)
+        if not whole:
             self._train, self._validation, self.side = self._split(self._images[0])
+        self.images = len(self._train), len(self._validation) if whole else 0
 
         self._own = Pieces(
             self._cut(self._train, self._count, 2, self.side),

@@ -20,13 +20,13 @@ def scoreboard_table(board: Scoreboard) -> Table:
     if board.tap:
         title += f"; features read at {board.tap}"
     table = Table(title=f"{title}\n{best_response_line(board)}", caption="\n".join(_footnotes(board)) or None)
-    for heading in ("recipe", "tier", "clean", "hardened", "drop", "at most", "SSIM drop"):
+    for heading in ("recipe", "tier", "clean", "hardened", "drop", "pooled", "at most", "SSIM drop"):
         table.add_column(heading, justify="left" if heading in ("recipe", "tier") else "right", no_wrap=True)
     best = board.best_response
     if best is not None:
         drop = plus_minus(best.drop_db, best.drop_ci95)
         table.add_row(
-            "best response", "", number(best.clean.psnr), number(best.hardened.psnr), drop, "", "", style="bold"
+            "best response", "", number(best.clean.psnr), number(best.hardened.psnr), drop, "", "", "", style="bold"
         )
         table.add_section()
     if board.landmarks is not None:
@@ -40,6 +40,7 @@ def scoreboard_table(board: Scoreboard) -> Table:
             _students(entry.clean),
             _students(entry.hardened) if compared else control_words(entry),
             plus_minus(entry.drop_db, entry.drop_ci95) if measured else "",
+            number(entry.pooled_drop_db) if entry.bound_db is not None else "",
             number(entry.bound_db) if entry.bound_db is not None else "",
             f"{number(entry.ssim_drop_pct, 1)} %" if measured else "",
         )
@@ -66,7 +67,7 @@ def _students(group: Group) -> str:
 def _footnotes(board: Scoreboard) -> list[str]:
     lines = []
     if any(entry.bound_db is not None for entry in board.summary):
-        lines.append("at most: what outputs so close can cost an output-only student, docs/threat-model.md")
+        lines.append("pooled, at most: drop of the error over all images together, and what outputs so close can cost")
     if board.help_left:
         lines.append(help_left_line(board))
     lines += [f"{missing.recipe} ({missing.tier}) was not run: {missing.reason}" for missing in board.not_run]
@@ -88,7 +89,7 @@ def best_response_line(board: Scoreboard) -> str:
     line = (
         f"best response: {number(best.clean.psnr)} dB from clean ({best.clean.recipe}), "
         f"{number(best.hardened.psnr)} dB from hardened ({best.hardened.recipe}), "
-        f"{drop_or_gain(best.drop_db, best.drop_ci95)} dB"
+        + ("the same students" if best.same_students else f"{drop_or_gain(best.drop_db, best.drop_ci95)} dB")
     )
     if lost := [entry.recipe for entry in board.summary if entry.diverged]:
         line += f"; students of {', '.join(lost)} diverged and count for nothing"
@@ -101,8 +102,16 @@ def help_left_line(board: Scoreboard) -> str:
     """What the hardened teacher adds for an attacker with ground truth; asks for a board that has it."""
     left = board.help_left
     assert left is not None
-    verb = "adds" if round(left.gain_db, 2) > 0 else "costs" if round(left.gain_db, 2) < 0 else "changes"
-    return (
-        f"with ground truth the hardened teacher {verb} {plus_minus(abs(left.gain_db), left.gain_ci95)} dB over "
-        f"scratch ({left.recipe}, the best of its kind)"
+    line = (
+        f"with ground truth, {left.recipe} from the hardened teacher is {_beside(left.gain_db, left.gain_ci95)} scratch"
     )
+    if left.clean_gain_db is not None:
+        line += f", from the clean one {_beside(left.clean_gain_db, left.clean_gain_ci95)} it"
+    return line
+
+
+def _beside(gain_db: float, half_width: float | None) -> str:
+    """`0.30 ± 0.10 dB above`; not told apart where the interval holds zero."""
+    word = "below" if round(gain_db, 2) < 0 else "above"
+    unsure = half_width is not None and abs(gain_db) <= half_width
+    return f"{plus_minus(abs(gain_db), half_width)} dB {word}{' (not told apart from)' if unsure else ''}"

@@ -33,12 +33,18 @@ CEILING_DB = 100.0
 
 @dataclass
 class Trained:
-    """A student, in its best state by validation unless early stopping was off."""
+    """A student, in its best state by validation unless early stopping was off.
+
+    Attributes:
+        diverged: the loss became NaN or infinite and no earlier state was kept.
+        diverged_at: step at which the loss did so; 0 if it never did.
+    """
 
     student: Student
     batch: int
     steps: int = 0
     diverged: bool = False
+    diverged_at: int = 0
     validation_db: float = -math.inf
     curve: list[tuple[int, float]] = field(default_factory=list)
     validation_curve: list[tuple[int, float]] = field(default_factory=list)
@@ -94,7 +100,7 @@ def _train(trial: Trial, device: torch.device, batch: int) -> Trained:
         loss = recipe.loss(Step(student, restoration, drawn, helper, trial.weight))
         trained.steps = step
         if not torch.isfinite(loss):
-            trained.diverged = True
+            trained.diverged_at = step
             break
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -111,7 +117,10 @@ def _train(trial: Trial, device: torch.device, batch: int) -> Trained:
             if options.early_stopping and judge.unimproved >= PATIENCE:
                 break
     if options.early_stopping and judge.best_state is not None:
+        # A thief whose loss explodes late keeps the student from before.
         student.load_state_dict(judge.best_state)
+    else:
+        trained.diverged = trained.diverged_at > 0
     return trained
 
 

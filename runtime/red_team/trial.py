@@ -14,6 +14,7 @@ from kdguard.export.tasks import Image, get_task
 from kdguard.runtime.metrics import psnr, ssim
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.recipes.base import Source
+from kdguard.runtime.red_team.bound import pooled_db
 from kdguard.runtime.red_team.material import Material, TestSet
 from kdguard.runtime.red_team.options import TrainingOptions
 
@@ -53,8 +54,10 @@ class TrialResult:
     Attributes:
         psnr: mean over the test images, dB.
         ssim: likewise.
+        pooled_db: PSNR of the mean square error over all test images together, which bounds are about.
         validation_db: best PSNR on the validation tiles; what choices are made by.
-        diverged: the loss, or an image, became NaN or infinite.
+        diverged: the loss became NaN or infinite and no earlier student was kept, or its images did.
+        diverged_at: step at which the loss did so; 0 if it never did.
         parameters: of the student.
         steps: that were trained.
         batch: images per step; smaller than asked for where memory ran out.
@@ -74,6 +77,8 @@ class TrialResult:
     curve: list[tuple[int, float]] = field(repr=False)
     sample: Image = field(repr=False)
     sample_index: int = 0
+    pooled_db: float = 0.0
+    diverged_at: int = 0
     validation_db: float = 0.0
     validation_curve: list[tuple[int, float]] = field(default_factory=list, repr=False)
     learning_rate: float = 0.0
@@ -122,13 +127,16 @@ def run_trial(trial: Trial, threads: int) -> TrialResult:
             images.append(trained.student(tensor)[0].cpu().numpy().transpose(1, 2, 0))
     diverged = trained.diverged or not all(np.isfinite(image).all() for image in images)
     scored = [(np.nan_to_num(image), pair) for image, pair in zip(images, pairs, strict=True)]
+    scores = [psnr(image, pair.clean, task, trial.scale) for image, pair in scored]
     return TrialResult(
         recipe=trial.recipe,
         source=trial.source,
         seed=trial.seed,
-        psnr=float(np.mean([psnr(image, pair.clean, task, trial.scale) for image, pair in scored])),
+        psnr=float(np.mean(scores)),
         ssim=float(np.mean([ssim(image, pair.clean, task, trial.scale) for image, pair in scored])),
         diverged=diverged,
+        diverged_at=trained.diverged_at,
+        pooled_db=pooled_db(scores),
         parameters=sum(p.numel() for p in trained.student.parameters()),
         curve=trained.curve,
         sample=scored[trial.test.sample][0],

@@ -10,8 +10,9 @@ from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.change_tensors import ChangeTensors
 from kdguard.graph_passes.round_output import RoundOutput
-from kdguard.runtime.red_team.bound import drop_bound_db, rms_from_db
+from kdguard.runtime.red_team.bound import drop_bound_db, pooled_db, rms_from_db
 from kdguard.runtime.red_team.landmarks import measure_landmarks
+from kdguard.runtime.session import RestorationSession
 from tests.runtime.image_pairs import noisy_pairs
 
 
@@ -37,10 +38,31 @@ def test_distance_of_two_teachers(conv_net: onnx.ModelProto, card: ModelCard) ->
     assert measure_landmarks((conv_net, conv_net), card, dark).outputs_apart_db == 200.0
 
 
+class TwiceAsBright(ChangeTensors):
+    """Goes far beyond white, which no screen shows."""
+
+    def nodes(self, clean: str, changed: str) -> list[onnx.NodeProto]:
+        return [onnx.helper.make_node("Add", [clean, clean], [changed])]
+
+
+def test_what_lies_beyond_white_does_not_count(conv_net: onnx.ModelProto, card: ModelCard) -> None:
+    white = [ImagePair(p.name, p.degraded * 1.5, p.clean) for p in noisy_pairs(1)]
+    brighter = TwiceAsBright(["restored"])(conv_net).model
+    found = measure_landmarks((conv_net, brighter), card, white)
+    session = RestorationSession(conv_net, card)
+    once, twice = (np.clip(session.restore(white[0].degraded) * factor, 0, 1) for factor in (1, 2))
+    error = np.mean((once - twice).astype(float) ** 2)
+    assert session.restore(white[0].degraded).max() > 1
+    assert found.outputs_apart_db == pytest.approx(-10 * np.log10(error), abs=0.01)
+
+
+def test_pooled_scores() -> None:
+    # Errors of 0.1 and 0.01: the mean of their squares is 0.00505.
+    assert pooled_db([20.0, 40.0]) == pytest.approx(-10 * np.log10(0.00505))
+
+
 def test_least_squares_students_move_less_than_their_teachers(conv_net: onnx.ModelProto, card: ModelCard) -> None:
     """Linear students are a convex set and least squares trains them to the end: no slack is allowed."""
-    from kdguard.runtime.session import RestorationSession
-
     pairs = noisy_pairs(2)
     answers = []
     for model in (conv_net, RoundOutput("restored", 0.2)(conv_net).model):

@@ -12,13 +12,16 @@ from kdguard.runtime.fidelity import Quality
 from kdguard.runtime.recipes.base import Source
 from kdguard.runtime.red_team.landmarks import Landmarks
 from kdguard.runtime.red_team.options import AttackOptions
-from kdguard.runtime.red_team.scoreboard import NotRun, Scoreboard, interval95, make_scoreboard
+from kdguard.runtime.red_team.scoreboard import NotRun, Scoreboard
+from kdguard.runtime.red_team.summarise import interval95, make_scoreboard
 from kdguard.runtime.red_team.sweep import Tuned
+from kdguard.runtime.red_team.table import best_response_line
 from kdguard.runtime.red_team.trial import TrialResult
 
 
 def trial(recipe: str, source: Source, seed: int, psnr: float, ssim: float = 0.8) -> TrialResult:
-    return TrialResult(recipe, source, seed, psnr, ssim, False, 10, [(1, 0.1)], np.zeros((2, 2, 3), np.float32))
+    image = np.zeros((2, 2, 3), np.float32)
+    return TrialResult(recipe, source, seed, psnr, ssim, False, 10, [(1, 0.1)], image, pooled_db=psnr - 1)
 
 
 def landmarks(apart_db: float = 60.0, degraded_db: float = 25.0) -> Landmarks:
@@ -118,12 +121,15 @@ def test_help_left_is_the_best_with_ground_truth_less_scratch() -> None:
     assert left is not None
     assert (left.recipe, left.gain_ci95) == ("output+gt", 0.0)
     assert left.gain_db == pytest.approx(0.5)
+    # What the clean teacher gives by that recipe: 50 where scratch has 30, 31 and 32.
+    assert left.clean_gain_db == pytest.approx(19.0)
+    assert left.clean_gain_ci95 == pytest.approx(4.3027 / np.sqrt(3), abs=1e-3)
     assert board([t for t in [*TRIALS, *helped] if t.recipe != "scratch"]).help_left is None
 
 
 def test_output_only_recipes_have_a_bound() -> None:
-    bounds = {entry.recipe: entry.bound_db for entry in board(TRIALS, landmarks(apart_db=52.0)).summary}
-    # 52 dB apart, a student at 32 dB: errors 1:10, so at most a factor 1.1.
+    bounds = {entry.recipe: entry.bound_db for entry in board(TRIALS, landmarks(apart_db=51.0)).summary}
+    # 51 dB apart, a student whose pooled error lies at 31 dB: errors 1:10, so at most a factor 1.1.
     assert bounds["output-l1"] == pytest.approx(20 * np.log10(1.1))
     assert bounds["scratch"] is bounds["fitnets"] is None
 
@@ -132,3 +138,16 @@ def test_recipes_that_did_not_run_are_named() -> None:
     missing = NotRun(recipe="fsp", tier="T1", reason="because")
     made = make_scoreboard([Tuned(TRIALS, [])], [missing], AttackOptions(), "d", 4)
     assert made.not_run == [missing]
+
+
+def test_equal_students_on_both_sides_are_no_comparison() -> None:
+    different = board(TRIALS).best_response
+    assert different is not None
+    assert not different.same_students
+    scratch = [trial("scratch", "none", s, 50.0 + s) for s in range(3)]
+    made = board([*scratch, *(t for t in TRIALS if t.recipe != "scratch")])
+    assert made.best_response is not None
+    assert made.best_response.same_students
+    assert made.controls_lead
+    assert not board(TRIALS).controls_lead
+    assert "the same students" in best_response_line(made)

@@ -58,8 +58,8 @@ def test_a_student_that_was_never_scored_is_kept_too(tmp_path: Path, monkeypatch
 def test_finished_trials_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tune_and_run(templates(tmp_path), 2, "joblib", tmp_path / "trials")
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "trials").iterdir()}
-    # Two recipes, two rates at seed 0, one of them at seed 1.
-    assert len(kept) == 2 * 3
+    # All that were tried at seed 0, and one at seed 1.
+    assert len(kept) == sum(len(group.tried) + 1 for group in first)
 
     def refuse(*_: object) -> None:
         raise AssertionError("run again")
@@ -99,10 +99,10 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     kept = {path: path.stat().st_mtime_ns for path in trials.glob("*.npz")}
-    assert 0 < len(kept) < 6
+    assert kept
     tuned = tune_and_run(templates(tmp_path, steps=200), 2, "joblib", trials)
     after = {path: path.stat().st_mtime_ns for path in trials.glob("*.npz")}
-    assert len(after) == 6
+    assert len(kept) < len(after) == sum(len(group.tried) + 1 for group in tuned)
     assert {path: after[path] for path in kept} == kept
     whole = tune_and_run(templates(tmp_path, steps=200), 2, "joblib", tmp_path / "fresh")
     assert without_images(tuned) == without_images(whole)
@@ -112,7 +112,7 @@ def test_a_real_ray_instance_gives_the_same_students(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the ray extra is not installed")
     by_ray = tune_and_run(templates(tmp_path), 2, "ray", tmp_path / "ray")
     by_joblib = tune_and_run(templates(tmp_path), 2, "joblib", tmp_path / "joblib")
-    assert len(list((tmp_path / "ray").glob("*.npz"))) == 6
+    assert len(list((tmp_path / "ray").glob("*.npz"))) == sum(len(group.tried) + 1 for group in by_ray)
     for ours, theirs in zip(without_images(by_ray), without_images(by_joblib), strict=True):
         assert [entry[:3] for entry in ours] == [entry[:3] for entry in theirs]  # type: ignore[attr-defined]
         np.testing.assert_allclose([e[3] for e in ours], [e[3] for e in theirs], atol=1e-3)  # type: ignore[attr-defined]

@@ -168,8 +168,49 @@ def test_training_stops_when_nothing_gets_better(tmp_path: Path, monkeypatch: py
 def test_a_loss_of_nan_is_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OutputL1, "loss", lambda _self, step: step.restoration.output.sum() * float("nan"))
     result = run_trial(make_trial(tmp_path, recipe="output-l1"), 1)
-    assert result.diverged
-    assert result.steps == 1
+    assert (result.diverged, result.diverged_at, result.steps) == (True, 1, 1)
+
+
+def test_the_pooled_score_is_of_the_mean_error(tmp_path: Path) -> None:
+    trial = make_trial(tmp_path, recipe="output-l1", steps=2)
+    image = photograph(24).astype(np.float32) / 255
+    pairs = [ImagePair("a", image, image), ImagePair("b", image, 1 - image)]
+    both = run_trial(replace(trial, test=store_test_set(pairs, tmp_path)), 1)
+    single = [run_trial(replace(trial, test=store_test_set([pair], tmp_path)), 1).psnr for pair in pairs]
+    assert both.psnr == pytest.approx(np.mean(single))
+    assert both.pooled_db == pytest.approx(-10 * np.log10(np.mean([10 ** (-score / 10) for score in single])))
+
+
+def test_the_rate_falls_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    original = torch.optim.Adam.step
+
+    def remember(self: torch.optim.Adam, closure: None = None) -> float | None:
+        rates.append(self.param_groups[0]["lr"])
+        return original(self, closure)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", remember)
+    run_trial(make_trial(tmp_path, steps=20, recipe="output-l1"), 1)
+    assert rates[0] == 5e-3
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.01 * rates[0]
+
+
+def test_seeds_see_other_batches(tmp_path: Path) -> None:
+    trial = make_trial(tmp_path)
+    first, again, other = (batches_of(replace(trial, seed=seed), "output-l1").draw(20).degraded for seed in (0, 0, 1))
+    torch.testing.assert_close(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_whoever_has_no_ground_truth_never_chooses_by_it(tmp_path: Path) -> None:
+    trial = make_trial(tmp_path, recipe="output-l1")
+    blind = run_trial(trial, 1)
+    clean = np.load(trial.material.tiles.clean)
+    np.save(trial.material.tiles.clean, np.zeros_like(clean))
+    assert run_trial(trial, 1).validation_curve == blind.validation_curve
+    with_truth = replace(trial, recipe="output+gt")
+    assert run_trial(with_truth, 1).validation_db != blind.validation_db
 
 
 def running_out(limit: int) -> Callable[[OutputL1, Step], torch.Tensor]:
