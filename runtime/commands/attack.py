@@ -58,7 +58,7 @@ def attack(
     tap: Annotated[
         str | None, typer.Option(help="Tensor that feature recipes read; the last paired layer by default.")
     ] = None,
-    tiles: Annotated[int, typer.Option(min=1, help="Square pieces cut from the data to train on.")] = 64,
+    tiles: Annotated[int, typer.Option(min=1, max=10000, help="Square pieces cut from the data to train on.")] = 64,
     seed: options.Seed = 0,
     cache: Annotated[
         Path | None,

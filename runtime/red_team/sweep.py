@@ -140,15 +140,16 @@ def _run(trials: Sequence[Trial], description: str, *, backend: Backend, ledger:
     book = Ledger(ledger)
     results = {trial: found for trial in trials if (found := book.find(trial)) is not None}
     missing = [trial for trial in trials if trial not in results]
-    if not missing:
-        return results
-    with progress_bar(description, len(trials)) as advance:
-        for _ in results:
-            advance()
-        with closing(get_backend(backend)(missing, partial(run_and_keep, ledger=ledger))) as finished:  # type: ignore[type-var]
-            for trial, result in finished:
-                results[trial] = result
+    if results:
+        say(f"{description}: {len(results)} of {len(trials)} were finished before")
+    if missing:
+        with progress_bar(description, len(trials)) as advance:
+            for _ in results:
                 advance()
+            with closing(get_backend(backend)(missing, partial(run_and_keep, ledger=ledger))) as finished:  # type: ignore[type-var]
+                for trial, result in finished:
+                    results[trial] = result
+                    advance()
     _say_where_memory_ran_out(results)
     return results
 
