@@ -18,7 +18,7 @@ from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.recipes.base import Loot, NothingToWorkWithError
 from kdguard.runtime.recipes.dihedral_average import harmless_views
 from kdguard.runtime.recipes.fitnets_standardised import standardised
-from kdguard.runtime.recipes.fitnets_svd_clip import clip_amplified, estimate_amplification
+from kdguard.runtime.recipes.fitnets_svd_clip import clip_estimated, estimate_amplification
 from kdguard.runtime.recipes.static_undo import undone
 from kdguard.runtime.recipes.strip_refit import refitted
 from kdguard.runtime.red_team.tile import Tile
@@ -56,7 +56,7 @@ def test_the_tap_misleads_and_what_goes_around_it_does_not(
 ) -> None:
     clean = read(conv_net, card, "d")
     assert np.abs(asked("fitnets", loot(hardened, card)) - clean).max() > np.abs(clean).max()
-    for name in ("pre-tap", "strip", "strip+refit"):
+    for name in ("pre-tap", "strip", "strip+refit", "plugin-substitution"):
         np.testing.assert_allclose(asked(name, loot(hardened, card)), clean, atol=1e-5, err_msg=name)
         # Of the clean model they read the layer itself.
         np.testing.assert_allclose(asked(name, loot(conv_net, card)), clean, atol=1e-5, err_msg=name)
@@ -136,12 +136,13 @@ def test_standardised_maps_forget_scale_and_offset() -> None:
 
 
 def falling_spectra(count: int = 4) -> np.ndarray:
-    """Maps [M, 8, 12, 12] whose singular values fall by a third from each to the next."""
+    """Maps [M, 8, 12, 12] with channel means 0 whose singular values fall by a third from each to the next."""
     rng = np.random.default_rng(1)
     maps = []
     for _ in range(count):
         left = np.linalg.qr(rng.standard_normal((8, 8)))[0]
-        right = np.linalg.qr(rng.standard_normal((144, 8)))[0]
+        positions = rng.standard_normal((144, 8))
+        right = np.linalg.qr(positions - positions.mean(axis=0))[0]
         maps.append((left * 1.5 ** -np.arange(8)) @ right.T)
     return np.stack(maps).reshape(count, 8, 12, 12).astype(np.float32)
 
@@ -154,16 +155,44 @@ def test_amplification_is_read_off_the_spectra_and_taken_back(rank: int, gain: f
     found = estimate_amplification(sigma)
     assert found[0] == rank
     assert found[1] == pytest.approx(gain, rel=0.02)
-    np.testing.assert_allclose(clip_amplified([tapped]), clean, atol=0.02)
+    np.testing.assert_allclose(clip_estimated([tapped]), clean, atol=0.02)
 
 
-def test_maps_without_a_jump_are_left_alone() -> None:
+def test_maps_without_a_clear_jump_are_left_alone() -> None:
     clean = falling_spectra()
-    np.testing.assert_allclose(clip_amplified([clean]), clean, atol=0.02)
-    one_channel = clean[:, :1]
-    np.testing.assert_array_equal(clip_amplified([one_channel]), one_channel)
-    zeros = np.zeros_like(clean)
-    assert np.isfinite(clip_amplified([zeros])).all()
+    for maps in (clean, clean[:, :1], clean[:, :2], np.zeros_like(clean)):
+        np.testing.assert_array_equal(clip_estimated([maps]), maps)
+    # The jump down to what is not there is no amplification.
+    flat = clean.copy()
+    flat[:, 2:] = 0
+    np.testing.assert_array_equal(clip_estimated([flat]), flat)
+
+
+@pytest.mark.parametrize("tap", ["a", "b", "c", "d"])
+def test_clean_maps_of_a_network_are_left_alone(conv_net: onnx.ModelProto, card: ModelCard, tap: str) -> None:
+    """Their first singular value stands out, because channels have means."""
+    clean = read(conv_net, card, tap)
+    np.testing.assert_array_equal(asked("fitnets-svd-clip", loot(conv_net, card, tap)), clean)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_rank_and_gain_are_read_from_the_node(conv_net: onnx.ModelProto, card: ModelCard, centred: bool) -> None:
+    """A gain of 2 is too small to stand out in the spectrum."""
+    attributes = SvdPerturbAttributes(rank=2, gain=2.0, centred=centred)
+    hardened = InsertSvdPerturb(["d"], attributes=attributes, placement="paired")(conv_net).model
+    clean, tapped = read(conv_net, card, "d"), read(hardened, card, "d")
+    assert np.abs(tapped - clean).max() > 0.3 * np.abs(clean).max()
+    np.testing.assert_array_equal(clip_estimated([tapped]), tapped)
+    found = asked("fitnets-svd-clip", loot(hardened, card))
+    np.testing.assert_allclose(found, clean, atol=1e-3 * np.abs(clean).max())
+
+
+def test_a_clear_amplification_of_a_networks_map_is_estimated(conv_net: onnx.ModelProto, card: ModelCard) -> None:
+    clean = read(conv_net, card, "d")
+    op = SvdPerturbAttributes(rank=2, gain=30.0, centred=True)
+    tapped = svd_perturb(clean.astype(np.float64), op).Y.astype(np.float32)
+    left = np.linalg.norm(clip_estimated([tapped]) - clean)
+    assert left < 0.1 * np.linalg.norm(tapped - clean)
 
 
 def test_a_linear_change_is_undone_from_a_few_images() -> None:
