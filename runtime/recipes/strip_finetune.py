@@ -10,7 +10,7 @@ import onnx
 from kdguard.export.errors import UserError
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.runtime.finetune import TrainableTeacher, finetune
-from kdguard.runtime.recipes.base import Loot, NothingToWorkWithError, Query
+from kdguard.runtime.recipes.base import TRIED_WEIGHTS, Loot, NothingToWorkWithError, Query
 from kdguard.runtime.recipes.fitnets import FitNets
 from kdguard.runtime.recipes.strip_refit import refitted
 from kdguard.runtime.session import RestorationSession
@@ -24,15 +24,17 @@ BATCH = 2
 
 
 class StripFinetune(FitNets):
-    """As `strip+refit`, then every weight trained on L1 to the outputs of the hardened model, tile by tile.
+    """As `strip+refit`, then every weight trained on L1 to the outputs of the shipped model, tile by tile.
 
-    No ground truth is needed: the shipped file answers. The best state on validation tiles counts,
-    that before training included, so it is never worse there than `strip+refit`.
+    It is features that this buys: outputs are the shipped model's in any case. No ground truth is
+    needed. The best state on validation tiles counts, that before training included, so its outputs
+    are never further from the shipped ones there than those of `strip+refit`.
     """
 
     name = "strip+finetune"
     tier = "T1s"
     source = "deleting nodes, then fine-tuning on the shipped model's outputs"
+    weights = TRIED_WEIGHTS
 
     def query(self, loot: Loot) -> Query:
         return Query(self.chosen_taps(loot), finetuned, "strip+finetune")

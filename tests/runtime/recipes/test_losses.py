@@ -73,7 +73,7 @@ def test_scratch_looks_at_ground_truth_only() -> None:
     assert loss_of("scratch", step(asked=blind)) == pytest.approx(TO_TRUTH)
 
 
-@pytest.mark.parametrize("name", ["output-l1", "single-query", "dihedral-average", "plugin-substitution"])
+@pytest.mark.parametrize("name", ["output-l1", "single-query", "dihedral-average"])
 def test_output_recipes_look_at_the_teacher_only(name: str) -> None:
     assert loss_of(name, step()) == pytest.approx(TO_TEACHER)
 
@@ -95,6 +95,7 @@ def test_ground_truth_and_outputs_share_the_loss(name: str) -> None:
         "strip",
         "strip+refit",
         "strip+finetune",
+        "plugin-substitution",
     ],
 )
 def test_fitnets_adds_the_squared_distance_after_the_adaptor(name: str) -> None:
@@ -247,6 +248,12 @@ def test_registry_states_tier_and_source() -> None:
     assert RECIPES["scratch"].sources == ("none",)
     assert RECIPES["same-budget"].sources == ("clean",)
     assert RECIPES["fitnets"].taps == 1
+
+
+def test_who_knows_kdguard_lets_validation_choose_the_feature_weight() -> None:
+    open_to_choice = {name for name, recipe in RECIPES.items() if len(recipe.weights) > 1 and recipe.taps}
+    assert open_to_choice == {name for name, recipe in RECIPES.items() if recipe.tier in {"T1s", "T2"}}
+    assert all({1.0, 0.1} <= set(RECIPES[name].weights) for name in open_to_choice)
 
 
 def test_what_asks_for_ground_truth_looks_at_it_and_nothing_else_does() -> None:
