@@ -15,12 +15,11 @@ from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.reference import svd_perturb
 from kdguard.runtime.recipes import get_recipe
-from kdguard.runtime.recipes.base import Loot, NothingToWorkWithError
+from kdguard.runtime.recipes.base import Loot
 from kdguard.runtime.recipes.dihedral_average import harmless_views
 from kdguard.runtime.recipes.fitnets_standardised import standardised
 from kdguard.runtime.recipes.fitnets_svd_clip import clip_estimated, estimate_amplification
 from kdguard.runtime.recipes.static_undo import undone
-from kdguard.runtime.recipes.strip_refit import refitted
 from kdguard.runtime.red_team.tile import Tile
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import photograph
@@ -73,36 +72,6 @@ def test_refitting_changes_the_readers_of_in_path_layers(conv_net: onnx.ModelPro
         found = {t.name: onnx.numpy_helper.to_array(t) for t in query.edit(loot(in_path, card)).graph.initializer}
         changed[name] = {w for w, values in before.items() if w not in found or not np.allclose(found[w], values)}
     assert changed == {"strip": set(), "strip+refit": {"wt"}}
-
-
-def test_fine_tuning_wins_back_what_the_refit_leaves(conv_net: onnx.ModelProto, card: ModelCard) -> None:
-    """A gain in the path before an activation: no reader can be refitted, training still gets near."""
-    from kdguard.runtime.recipes import strip_finetune
-
-    attributes = SvdPerturbAttributes(rank=2, gain=1.5)
-    in_path = InsertSvdPerturb(["a"], attributes=attributes, placement="in-path")(conv_net).model
-    tensor = image_to_tensor(IMAGE, card)
-    wanted = RestorationSession(in_path, card).run(tensor)[0]
-    holding = loot(in_path, card, tap="a")
-    apart = {
-        name: float(np.abs(RestorationSession(edit(holding), card).run(tensor)[0] - wanted).mean())
-        for name, edit in (("strip+refit", refitted), ("strip+finetune", strip_finetune.finetuned))
-    }
-    assert apart["strip+finetune"] < 0.8 * apart["strip+refit"]
-
-
-def test_a_file_that_torch_cannot_train_is_nothing_to_work_with(card: ModelCard) -> None:
-    from onnx import helper
-
-    from kdguard.runtime.recipes.strip_finetune import finetuned
-    from tests.conftest import make_model
-
-    odd = make_model(
-        [helper.make_node("Det", ["image"], ["d"]), helper.make_node("Mul", ["image", "d4"], ["restored"])],
-        {"d4": np.ones((1, 1, 1, 1), np.float32)},
-    )
-    with pytest.raises(NothingToWorkWithError, match="Det"):
-        finetuned(loot(odd, card, tap=None))
 
 
 def test_substitution_is_deletion_without_deleting(
@@ -164,7 +133,7 @@ def test_maps_without_a_clear_jump_are_left_alone() -> None:
         np.testing.assert_array_equal(clip_estimated([maps]), maps)
     # The jump down to what is not there is no amplification.
     flat = clean.copy()
-    flat[:, 2:] = 0
+    flat[:, 2:] = clean[:, 2:] * 1e-7
     np.testing.assert_array_equal(clip_estimated([flat]), flat)
 
 
