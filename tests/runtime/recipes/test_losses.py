@@ -156,6 +156,16 @@ def test_skeptical_keeps_the_teacher_away_from_the_main_head() -> None:
     assert loss_of("skeptical", step(helper, weight=0.1)) == pytest.approx(expected)
 
 
+def test_the_main_head_of_the_skeptical_student_does_not_pull_at_the_auxiliary_one() -> None:
+    """The auxiliary image is above the teacher's everywhere: that alone is its gradient, wherever the main one is."""
+    helper = get_recipe("skeptical").helper(Halving(), (2,))
+    assert isinstance(helper, nn.ModuleDict)
+    set_to(helper["image"], [0.0] * 9, [5.0])
+    for output in (OUTPUT, OUTPUT + 20):
+        given = replace(step(helper), restoration=Restoration(output, (SHALLOW, DEEP)))
+        assert torch.autograd.grad(get_recipe("skeptical").loss(given), helper["image"].bias)[0] == 1
+
+
 def test_dukd_asks_for_agreement_under_every_invertible_change() -> None:
     degraded = torch.tensor([[[[0.0, 0.2], [0.4, 1.0]]]])
     # Halving commutes with flips and turns; inverting values first makes it 1 - (1 - x) / 2 = (1 + x) / 2.

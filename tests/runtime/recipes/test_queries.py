@@ -174,6 +174,19 @@ def test_a_linear_change_is_undone_from_a_few_images() -> None:
     np.testing.assert_allclose(found[4:], clean[4:], atol=1e-2)
 
 
+def test_the_undo_is_fitted_to_four_tiles_only() -> None:
+    """The attacker has clean features of these: where the rest is mixed otherwise, the fit does not see it."""
+    rng = np.random.default_rng(3)
+    clean = rng.standard_normal((8, 5, 8, 8)).astype(np.float32)
+    mixings = rng.standard_normal((2, 5, 5)).astype(np.float32)
+    perturbed = np.concatenate(
+        [np.einsum("mfhw,fg->mghw", clean[i : i + 4], M) for i, M in zip((0, 4), mixings, strict=True)]
+    )
+    found = undone([clean, perturbed])
+    np.testing.assert_allclose(found[:4], clean[:4], atol=1e-2)
+    assert np.abs(found[4:] - clean[4:]).max() > 0.5
+
+
 def test_static_undo_reads_both_sides(hardened: onnx.ModelProto, card: ModelCard) -> None:
     query = get_recipe("static-undo").query(loot(hardened, card))
     clean, tapped = (read(hardened, card, tap) for tap in query.taps)
