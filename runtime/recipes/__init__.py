@@ -6,6 +6,7 @@ from kdguard.export.lookup import look_up
 from kdguard.runtime.recipes.attention_transfer import AttentionTransfer
 from kdguard.runtime.recipes.base import Batch, Recipe, Step
 from kdguard.runtime.recipes.contrastive import Contrastive
+from kdguard.runtime.recipes.dckd import Dckd
 from kdguard.runtime.recipes.dihedral_average import DihedralAverage
 from kdguard.runtime.recipes.dukd import Dukd
 from kdguard.runtime.recipes.fakd import Fakd
@@ -38,6 +39,7 @@ RECIPES: dict[str, Recipe] = {
         DihedralAverage(),
         Dukd(),
         Contrastive(),
+        Dckd(),
         FitNets(),
         AttentionTransfer(),
         Fakd(),

@@ -25,6 +25,9 @@ Tier = Literal["control", "T0", "T1", "T1s", "T2"]
 Source = Literal["none", "clean", "hardened"]
 Maps = NDArray[np.float32]
 
+TRIED_WEIGHTS = (1.0, 0.1)
+"""Of the feature term, for recipes whose attacker knows kdguard: he suspects features and lets validation choose."""
+
 
 class NothingToWorkWithError(UserError):
     """A model gives one recipe nothing to work with; others may go on."""
@@ -95,8 +98,8 @@ class Query:
 
     Attributes:
         taps: tensors to read beside the output.
-        edit: what is done to the file before it is run, None for nothing; only called where the
-            answers are not in the cache.
+        edit: makes the model that maps are read from, None for the file as shipped; outputs always come from
+            that one. Only called where the answers are not in the cache.
         edit_name: names `edit` in the cache's keys.
         rework: makes the map to train on, [M, F, H, W], of those that were read, one per tap; None to
             train on what was read.

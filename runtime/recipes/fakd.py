@@ -15,7 +15,7 @@ MAX_SIDE = 24
 
 
 class Fakd(Recipe):
-    """L1(S, GT) + L1(S, T) + w L1(A_S, A_T), A the cosines between the positions of a map."""
+    """L1(S, GT) + L1(S, T) + w L1(A_S, A_T), A the cosines between the positions of a map pooled to 24x24 at most."""
 
     name = "fakd"
     tier = "T1"

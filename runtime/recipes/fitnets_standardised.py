@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdguard.runtime.recipes.base import Loot, Maps, Query
+from kdguard.runtime.recipes.base import TRIED_WEIGHTS, Loot, Maps, Query
 from kdguard.runtime.recipes.fitnets import FitNets
 
 
@@ -24,7 +24,7 @@ class FitNetsStandardised(FitNets):
     name = "fitnets-standardised"
     tier = "T1s"
     source = "FitNets (arXiv 1412.6550) with standardised features"
-    weights = (0.02, 0.1, 1.0)
+    weights = (*TRIED_WEIGHTS, 0.02)
 
     def query(self, loot: Loot) -> Query:
         return Query(self.chosen_taps(loot), rework=standardised)

@@ -1,23 +1,27 @@
-"""The engine with a plugin of the same name that does nothing."""
+"""FitNets on the engine with a plugin of the same name that does nothing."""
 
 from __future__ import annotations
 
 import onnx
 
 from kdguard.graph_passes.substitute_op import SubstituteOp
-from kdguard.runtime.recipes.base import Loot, Query
-from kdguard.runtime.recipes.output_l1 import OutputL1
+from kdguard.runtime.recipes.base import TRIED_WEIGHTS, Loot, Query
+from kdguard.runtime.recipes.fitnets import FitNets
 
 
-class PluginSubstitution(OutputL1):
-    """L1(S, T) with T run on an identity in place of our op; the graph and its weights stay."""
+class PluginSubstitution(FitNets):
+    """As `fitnets`, features read with an identity in place of our op, outputs as shipped; w by validation.
+
+    The graph and its weights stay; both libraries are run, the thief's for the maps.
+    """
 
     name = "plugin-substitution"
     tier = "T2"
     source = "a library that registers the plugin's name first"
+    weights = TRIED_WEIGHTS
 
     def query(self, loot: Loot) -> Query:
-        return Query(edit=substituted, edit_name="identity")
+        return Query(self.chosen_taps(loot), substituted, "identity")
 
 
 def substituted(loot: Loot) -> onnx.ModelProto:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import onnx
 
 from kdguard.graph_passes.inventory import hardened_layers
-from kdguard.runtime.recipes.base import Loot, Query
+from kdguard.runtime.recipes.base import TRIED_WEIGHTS, Loot, Query
 from kdguard.runtime.recipes.fitnets import FitNets
 
 
 class PreTap(FitNets):
-    """As `fitnets`, reading the tensor that our node amplifies; of the clean model the layer itself."""
+    """As `fitnets`, reading the tensor that our node amplifies (clean model: the layer itself); w by validation."""
 
     name = "pre-tap"
     tier = "T1s"
     source = "reading the graph"
+    weights = TRIED_WEIGHTS
 
     def query(self, loot: Loot) -> Query:
         assert loot.tap is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kdguard.runtime.recipes.base import Recipe, Step
+from kdguard.runtime.recipes.base import TRIED_WEIGHTS, Recipe, Step
 from kdguard.runtime.recipes.terms import adaptor, l1, resized_like, to_truth
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Skeptical(Recipe):
     source = "Kundu et al., NeurIPS 2021"
     taps = 1
     ground_truth = True
-    weights = (1.0, 0.1)
+    weights = TRIED_WEIGHTS
 
     def helper(self, student: Student, map_channels: Sequence[int]) -> nn.Module:
         from torch import nn

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdguard.runtime.recipes.base import Loot, Maps, Query
+from kdguard.runtime.recipes.base import TRIED_WEIGHTS, Loot, Maps, Query
 from kdguard.runtime.recipes.fitnets import FitNets
 from kdguard.runtime.recipes.pre_tap import clean_side
 
@@ -43,7 +43,7 @@ def undone(maps: Sequence[Maps]) -> Maps:
 
 
 class StaticUndo(FitNets):
-    """As `fitnets`, on M F_T + b, the C x C map that fits the clean features of four tiles best.
+    """As `fitnets`, on M F_T + b, the C x C map that fits the clean features of four tiles best; w by validation.
 
     The attacker who has clean features of a few images, of an earlier release for instance, and the
     hardened file for all others.
@@ -52,6 +52,7 @@ class StaticUndo(FitNets):
     name = "static-undo"
     tier = "T1s"
     source = "linear regression on the perturbed map"
+    weights = TRIED_WEIGHTS
 
     def query(self, loot: Loot) -> Query:
         assert loot.tap is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from kdguard.graph_passes.inventory import hardened_layers
-from kdguard.runtime.recipes.base import Loot, Query
+from kdguard.runtime.recipes.base import TRIED_WEIGHTS, Loot, Query
 from kdguard.runtime.recipes.fitnets import FitNets
 from kdguard.runtime.recipes.strip import stripped
 from kdguard.runtime.strip import REFIT_IMAGES, refit_stripped
@@ -17,6 +17,7 @@ class StripRefit(FitNets):
     name = "strip+refit"
     tier = "T1s"
     source = "deleting nodes, then least squares on the outputs of the readers"
+    weights = TRIED_WEIGHTS
 
     def query(self, loot: Loot) -> Query:
         return Query(self.chosen_taps(loot), refitted, "strip+refit")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
 from kdguard.runtime.red_team.tile import Tile, grid_of, window_around
+from kdguard.runtime.red_team.zoom import zoomed_in, zoomed_out
 
 MIN_TILE = 16
 """Smaller pieces are all border."""
@@ -23,8 +25,8 @@ VALIDATION_TILES = 8
 SPLIT = 0.75
 """Where an image that must both train and validate is cut, as a share of its longer side."""
 
-ZOOM = 2
-"""Factor of the zoomed-in and zoomed-out tiles."""
+ZOOMED_WINDOWS = 16
+"""Windows to zoom where there are fewer images; each is one more question to the teacher."""
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,19 @@ class Scissors:
         return Pieces(self._cut(train, self._count, 3, side), self._cut(validation, VALIDATION_TILES, 4, side))
 
     def with_zoomed(self) -> Pieces:
-        """The attacker's own tiles, then as many zoomed in and as many zoomed out.
+        """The attacker's own tiles, then as many of zoomed-in images and as many of zoomed-out ones.
 
-        Zoomed in: of a super-resolution pair a crop of the clean image, which is what a camera nearer
-        by would have seen; of other pairs the degraded crop, enlarged. Zoomed out: a larger crop of
-        the degraded image, reduced; as large a one as the image has, up to `ZOOM` times.
+        It is windows of images that are zoomed, and tiles are cut from these, so that a teacher sees
+        what lies around them, too.
         """
         own = self.own()
-        rng = np.random.default_rng([self._seed, 5])
-        zoomed = [
-            zoom(self._train[index % len(self._train)], self.side, self._card.scale, rng)
-            for zoom in (_zoomed_in, _zoomed_out)
-            for index in range(self._count)
-        ]
-        return replace(own, train=own.train + zoomed, made=len(zoomed))
+        windows = math.ceil(ZOOMED_WINDOWS / len(self._train))
+        made: list[Tile] = []
+        for stream, zoom in enumerate((zoomed_in, zoomed_out), 5):
+            rng = np.random.default_rng([self._seed, stream, 1])
+            images = [zoom(pair, self.side, self._card.scale, windows, rng) for pair in self._train[: self._count]]
+            made += self._cut([image for several in images for image in several], self._count, stream, self.side)
+        return replace(own, train=own.train + made, made=len(made))
 
     def _side_for(self, lengths: Sequence[int]) -> int:
         """The largest side that fits into all of `lengths` and that the model takes."""
@@ -162,27 +163,3 @@ class Scissors:
 
 def _shorter(pair: ImagePair) -> int:
     return min(pair.degraded.shape[:2])
-
-
-def _zoomed_in(pair: ImagePair, side: int, scale: int, rng: np.random.Generator) -> Tile:
-    source = pair.clean if scale > 1 else pair.degraded
-    crop = side if scale > 1 else side // ZOOM
-    top, left = (int(rng.integers(length - crop + 1)) for length in source.shape[:2])
-    return _unlabeled(source[top : top + crop, left : left + crop], f"{pair.name} in", side, scale)
-
-
-def _zoomed_out(pair: ImagePair, side: int, scale: int, rng: np.random.Generator) -> Tile:
-    crop = min(side * ZOOM, *pair.degraded.shape[:2])
-    top, left = (int(rng.integers(length - crop + 1)) for length in pair.degraded.shape[:2])
-    return _unlabeled(pair.degraded[top : top + crop, left : left + crop], f"{pair.name} out", side, scale)
-
-
-def _unlabeled(image: NDArray[np.float32], name: str, side: int, scale: int) -> Tile:
-    """A tile of the wished side, asked about by itself; its clean half is zeros, and no loss may look at it."""
-    from skimage.transform import resize
-
-    tile = image
-    if image.shape[0] != side:
-        tile = resize(image, (side, side), order=3, mode="edge", anti_aliasing=image.shape[0] > side)  # type: ignore[no-untyped-call]
-    tile = np.clip(tile, 0, 1).astype(np.float32)
-    return Tile(name, tile, np.zeros((side * scale, side * scale, tile.shape[2]), np.float32), tile)

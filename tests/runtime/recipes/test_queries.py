@@ -15,12 +15,11 @@ from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.reference import svd_perturb
 from kdguard.runtime.recipes import get_recipe
-from kdguard.runtime.recipes.base import Loot, NothingToWorkWithError
+from kdguard.runtime.recipes.base import Loot
 from kdguard.runtime.recipes.dihedral_average import harmless_views
 from kdguard.runtime.recipes.fitnets_standardised import standardised
-from kdguard.runtime.recipes.fitnets_svd_clip import clip_amplified, estimate_amplification
+from kdguard.runtime.recipes.fitnets_svd_clip import clip_estimated, estimate_amplification
 from kdguard.runtime.recipes.static_undo import undone
-from kdguard.runtime.recipes.strip_refit import refitted
 from kdguard.runtime.red_team.tile import Tile
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import photograph
@@ -56,7 +55,7 @@ def test_the_tap_misleads_and_what_goes_around_it_does_not(
 ) -> None:
     clean = read(conv_net, card, "d")
     assert np.abs(asked("fitnets", loot(hardened, card)) - clean).max() > np.abs(clean).max()
-    for name in ("pre-tap", "strip", "strip+refit"):
+    for name in ("pre-tap", "strip", "strip+refit", "plugin-substitution"):
         np.testing.assert_allclose(asked(name, loot(hardened, card)), clean, atol=1e-5, err_msg=name)
         # Of the clean model they read the layer itself.
         np.testing.assert_allclose(asked(name, loot(conv_net, card)), clean, atol=1e-5, err_msg=name)
@@ -73,36 +72,6 @@ def test_refitting_changes_the_readers_of_in_path_layers(conv_net: onnx.ModelPro
         found = {t.name: onnx.numpy_helper.to_array(t) for t in query.edit(loot(in_path, card)).graph.initializer}
         changed[name] = {w for w, values in before.items() if w not in found or not np.allclose(found[w], values)}
     assert changed == {"strip": set(), "strip+refit": {"wt"}}
-
-
-def test_fine_tuning_wins_back_what_the_refit_leaves(conv_net: onnx.ModelProto, card: ModelCard) -> None:
-    """A gain in the path before an activation: no reader can be refitted, training still gets near."""
-    from kdguard.runtime.recipes import strip_finetune
-
-    attributes = SvdPerturbAttributes(rank=2, gain=1.5)
-    in_path = InsertSvdPerturb(["a"], attributes=attributes, placement="in-path")(conv_net).model
-    tensor = image_to_tensor(IMAGE, card)
-    wanted = RestorationSession(in_path, card).run(tensor)[0]
-    holding = loot(in_path, card, tap="a")
-    apart = {
-        name: float(np.abs(RestorationSession(edit(holding), card).run(tensor)[0] - wanted).mean())
-        for name, edit in (("strip+refit", refitted), ("strip+finetune", strip_finetune.finetuned))
-    }
-    assert apart["strip+finetune"] < 0.8 * apart["strip+refit"]
-
-
-def test_a_file_that_torch_cannot_train_is_nothing_to_work_with(card: ModelCard) -> None:
-    from onnx import helper
-
-    from kdguard.runtime.recipes.strip_finetune import finetuned
-    from tests.conftest import make_model
-
-    odd = make_model(
-        [helper.make_node("Det", ["image"], ["d"]), helper.make_node("Mul", ["image", "d4"], ["restored"])],
-        {"d4": np.ones((1, 1, 1, 1), np.float32)},
-    )
-    with pytest.raises(NothingToWorkWithError, match="Det"):
-        finetuned(loot(odd, card, tap=None))
 
 
 def test_substitution_is_deletion_without_deleting(
@@ -136,12 +105,13 @@ def test_standardised_maps_forget_scale_and_offset() -> None:
 
 
 def falling_spectra(count: int = 4) -> np.ndarray:
-    """Maps [M, 8, 12, 12] whose singular values fall by a third from each to the next."""
+    """Maps [M, 8, 12, 12] with channel means 0 whose singular values fall by a third from each to the next."""
     rng = np.random.default_rng(1)
     maps = []
     for _ in range(count):
         left = np.linalg.qr(rng.standard_normal((8, 8)))[0]
-        right = np.linalg.qr(rng.standard_normal((144, 8)))[0]
+        positions = rng.standard_normal((144, 8))
+        right = np.linalg.qr(positions - positions.mean(axis=0))[0]
         maps.append((left * 1.5 ** -np.arange(8)) @ right.T)
     return np.stack(maps).reshape(count, 8, 12, 12).astype(np.float32)
 
@@ -154,16 +124,44 @@ def test_amplification_is_read_off_the_spectra_and_taken_back(rank: int, gain: f
     found = estimate_amplification(sigma)
     assert found[0] == rank
     assert found[1] == pytest.approx(gain, rel=0.02)
-    np.testing.assert_allclose(clip_amplified([tapped]), clean, atol=0.02)
+    np.testing.assert_allclose(clip_estimated([tapped]), clean, atol=0.02)
 
 
-def test_maps_without_a_jump_are_left_alone() -> None:
+def test_maps_without_a_clear_jump_are_left_alone() -> None:
     clean = falling_spectra()
-    np.testing.assert_allclose(clip_amplified([clean]), clean, atol=0.02)
-    one_channel = clean[:, :1]
-    np.testing.assert_array_equal(clip_amplified([one_channel]), one_channel)
-    zeros = np.zeros_like(clean)
-    assert np.isfinite(clip_amplified([zeros])).all()
+    for maps in (clean, clean[:, :1], clean[:, :2], np.zeros_like(clean)):
+        np.testing.assert_array_equal(clip_estimated([maps]), maps)
+    # The jump down to what is not there is no amplification.
+    flat = clean.copy()
+    flat[:, 2:] = clean[:, 2:] * 1e-7
+    np.testing.assert_array_equal(clip_estimated([flat]), flat)
+
+
+@pytest.mark.parametrize("tap", ["a", "b", "c", "d"])
+def test_clean_maps_of_a_network_are_left_alone(conv_net: onnx.ModelProto, card: ModelCard, tap: str) -> None:
+    """Their first singular value stands out, because channels have means."""
+    clean = read(conv_net, card, tap)
+    np.testing.assert_array_equal(asked("fitnets-svd-clip", loot(conv_net, card, tap)), clean)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_rank_and_gain_are_read_from_the_node(conv_net: onnx.ModelProto, card: ModelCard, centred: bool) -> None:
+    """A gain of 2 is too small to stand out in the spectrum."""
+    attributes = SvdPerturbAttributes(rank=2, gain=2.0, centred=centred)
+    hardened = InsertSvdPerturb(["d"], attributes=attributes, placement="paired")(conv_net).model
+    clean, tapped = read(conv_net, card, "d"), read(hardened, card, "d")
+    assert np.abs(tapped - clean).max() > 0.3 * np.abs(clean).max()
+    np.testing.assert_array_equal(clip_estimated([tapped]), tapped)
+    found = asked("fitnets-svd-clip", loot(hardened, card))
+    np.testing.assert_allclose(found, clean, atol=1e-3 * np.abs(clean).max())
+
+
+def test_a_clear_amplification_of_a_networks_map_is_estimated(conv_net: onnx.ModelProto, card: ModelCard) -> None:
+    clean = read(conv_net, card, "d")
+    op = SvdPerturbAttributes(rank=2, gain=30.0, centred=True)
+    tapped = svd_perturb(clean.astype(np.float64), op).Y.astype(np.float32)
+    left = np.linalg.norm(clip_estimated([tapped]) - clean)
+    assert left < 0.1 * np.linalg.norm(tapped - clean)
 
 
 def test_a_linear_change_is_undone_from_a_few_images() -> None:
@@ -174,6 +172,19 @@ def test_a_linear_change_is_undone_from_a_few_images() -> None:
     found = undone([clean, perturbed])
     # The fit saw the first four.
     np.testing.assert_allclose(found[4:], clean[4:], atol=1e-2)
+
+
+def test_the_undo_is_fitted_to_four_tiles_only() -> None:
+    """The attacker has clean features of these: where the rest is mixed otherwise, the fit does not see it."""
+    rng = np.random.default_rng(3)
+    clean = rng.standard_normal((8, 5, 8, 8)).astype(np.float32)
+    mixings = rng.standard_normal((2, 5, 5)).astype(np.float32)
+    perturbed = np.concatenate(
+        [np.einsum("mfhw,fg->mghw", clean[i : i + 4], M) for i, M in zip((0, 4), mixings, strict=True)]
+    )
+    found = undone([clean, perturbed])
+    np.testing.assert_allclose(found[:4], clean[:4], atol=1e-2)
+    assert np.abs(found[4:] - clean[4:]).max() > 0.5
 
 
 def test_static_undo_reads_both_sides(hardened: onnx.ModelProto, card: ModelCard) -> None:

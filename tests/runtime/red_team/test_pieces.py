@@ -8,8 +8,7 @@ import pytest
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
-from kdguard.runtime.red_team.pieces import Pieces, Scissors
-from tests.conftest import photograph
+from kdguard.runtime.red_team.pieces import ZOOMED_WINDOWS, Pieces, Scissors
 
 
 def card_of(scale: int = 1, size_multiple: int = 1, fixed_size: tuple[int, int] | None = None) -> ModelCard:
@@ -65,13 +64,15 @@ def test_a_fixed_size_decides_the_tiles() -> None:
 @pytest.mark.parametrize("scale", [1, 2])
 def test_tiles_line_up(scale: int) -> None:
     for pieces in all_pieces(Scissors(pairs_of(64, 64, scale=scale), card_of(scale), 5, 16, seed=0)):
-        assert len({tile.degraded.tobytes() for tile in pieces.train}) == len(pieces.train)
-        for tile in (*pieces.train[: len(pieces.train) - pieces.made], *pieces.validation):
+        own = pieces.train[: len(pieces.train) - pieces.made]
+        assert len({tile.degraded.tobytes() for tile in own}) == len(own)
+        for tile in (*own, *pieces.validation):
             assert tile.degraded.shape == (16, 16, 3)
             np.testing.assert_array_equal(tile.clean[::scale, ::scale], tile.degraded)
         for tile in pieces.train[len(pieces.train) - pieces.made :]:
             assert tile.degraded.shape == (16, 16, 3)
             assert tile.clean.shape == (16 * scale, 16 * scale, 3)
+            np.testing.assert_array_equal(tile.cut(tile.around), tile.degraded)
 
 
 @pytest.mark.parametrize("sides", [(64,), (64, 70), (64,) * 11])
@@ -103,13 +104,25 @@ def test_zoomed_tiles_show_more_or_less_of_the_scene() -> None:
     np.testing.assert_allclose(rises, [plain] * 4 + [plain / 2] * 4 + [plain * 2] * 4, rtol=0.05)
 
 
-def test_zooming_into_a_super_resolution_pair_shows_the_clean_image() -> None:
-    clean = photograph(96).astype(np.float32) / 255
-    pair = ImagePair("p", clean[::2, ::2].copy(), clean)
-    tile = Scissors([pair] * 6, card_of(scale=2), 1, 32, seed=0).with_zoomed().train[1]
-    assert "in" in tile.name
-    windows = np.lib.stride_tricks.sliding_window_view(clean, (32, 32, 3))[..., 0, :, :, :]
-    assert any(np.array_equal(tile.degraded, window) for row in windows for window in row)
+def test_a_teacher_sees_what_lies_around_zoomed_tiles() -> None:
+    """Of all images that tiles are cut from; tiles of one share it."""
+    pieces = Scissors(pairs_of(*[100] * 6), card_of(), 8, 32, seed=0).with_zoomed()
+    nearer, further = pieces.train[8:16], pieces.train[16:]
+    assert {tile.around.shape for tile in nearer} == {(200, 200, 3)}
+    assert {tile.around.shape for tile in further} == {(50, 50, 3)}
+    for tiles in (nearer, further):
+        assert len({id(tile.around) for tile in tiles}) == 4
+        assert len({(tile.top, tile.left) for tile in tiles}) > 1
+
+
+def test_of_few_large_images_several_windows_are_zoomed() -> None:
+    pieces = Scissors(pairs_of(400, 400), card_of(), 20, 32, seed=0).with_zoomed()
+    assert len({id(tile.around) for tile in pieces.train[20:40]}) == ZOOMED_WINDOWS
+
+
+def test_a_model_of_one_size_is_asked_about_zoomed_tiles_by_themselves() -> None:
+    pieces = Scissors(pairs_of(90, 90), card_of(fixed_size=(40, 40)), 3, 96, seed=0).with_zoomed()
+    assert {tile.around.shape for tile in pieces.train} == {(40, 40, 3)}
 
 
 def test_the_same_seed_cuts_the_same_tiles() -> None:
