@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +15,14 @@ from kdguard.export.model_card import ModelCard
 from kdguard.export.onnx_files import hash_model
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.recipes.base import Loot, Recipe, Source
+from kdguard.runtime.red_team.code_hash import hash_code, modules_of
 from kdguard.runtime.red_team.material import Material, Tiles
 from kdguard.runtime.red_team.pieces import Pieces
-from kdguard.runtime.red_team.teacher_cache import TeacherCache
+from kdguard.runtime.red_team.teacher_cache import SessionOpener, TeacherCache
 from kdguard.runtime.session import RestorationSession, check_taps
+
+Edit = Callable[[Loot], onnx.ModelProto]
+Views = Callable[[Loot], tuple[int, ...]]
 
 LOOK_BACK = 48
 """Tensors before the tap that are looked at for a second one."""
@@ -78,6 +82,8 @@ class Thief:
     def material_for(self, recipe: Recipe, pieces: Pieces, tiles: Tiles) -> Material:
         """The recipe's material, from the cache where the answers are there.
 
+        Outputs are those of the file as shipped; an edited one is read for its maps only.
+
         Raises:
             NothingToWorkWithError: this model has not what the recipe takes.
             UserError: the model fails on a tile.
@@ -86,23 +92,29 @@ class Thief:
         if not self._hardened:
             # There is nothing to strip, refit or substitute in the clean file.
             query = replace(query, edit=None, edit_name="")
-        key = (
-            self._model_hash,
-            tiles.identity,
-            self._loot.card.model_dump_json(),
-            query.edit_name,
-            bool(query.views) and recipe.name,
-        )
+        what = f"asking the {self._source} model ({recipe.name})"
+        asked = [*pieces.train, *pieces.validation]
+        plain = (self._model_hash, tiles.identity, self._loot.card.model_dump_json())
+        code = hash_code(*modules_of(recipe))
+        # Whoever holds the file asks the file: what he edits gives him maps, and its outputs would be worse.
+        whole = query.edit is None and query.views is None
+        of_views = (*plain, "views", recipe.name, code) if query.views else plain
+        answers = self._cache.ask(of_views, asked, query.taps if whole else (), self._opener(None, query.views), what)
+        if query.taps and not whole:
+            edited = (*plain, "edit", query.edit_name, code) if query.edit else plain
+            maps = self._cache.ask_maps(edited, asked, query.taps, self._opener(query.edit, None), what)
+            answers = replace(answers, maps=maps)
+        if query.rework is not None:
+            answers = self._cache.rework(answers, (recipe.name, code), query.rework)
+        # The files' names are hashes of all that is in them.
+        names = [path.name for path in (answers.output, *answers.maps)]
+        return Material(tiles, answers, hashlib.sha256(repr((plain, names)).encode()).hexdigest()[:32])
+
+    def _opener(self, edit: Edit | None, views: Views | None) -> SessionOpener:
+        """Opens the file as it is shipped or edited, to be asked in one view or several."""
 
         def open_session(taps: Sequence[str]) -> tuple[RestorationSession, tuple[int, ...]]:
-            model = query.edit(self._loot) if query.edit else self._loot.model
-            views = query.views(self._loot) if query.views else (0,)
-            return RestorationSession(model, self._loot.card, taps=taps), views
+            model = edit(self._loot) if edit else self._loot.model
+            return RestorationSession(model, self._loot.card, taps=taps), views(self._loot) if views else (0,)
 
-        asked = [*pieces.train, *pieces.validation]
-        what = f"asking the {self._source} model ({recipe.name})"
-        answers = self._cache.ask(key, asked, query.taps, open_session, what)
-        if query.rework is not None:
-            answers = self._cache.rework(answers, recipe.name, query.rework)
-        identity = hashlib.sha256(repr((key, query.taps, query.rework is not None)).encode()).hexdigest()[:32]
-        return Material(tiles, answers, identity)
+        return open_session

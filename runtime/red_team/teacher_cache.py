@@ -25,6 +25,9 @@ Maps = NDArray[np.float32]
 OUTPUT = ""
 """Stands for the output among tensor names; no tensor is called so."""
 
+SessionOpener = Callable[[Sequence[str]], tuple[RestorationSession, tuple[int, ...]]]
+"""From the tensors that are missing to a session that taps them, and the views whose answers are averaged."""
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -59,7 +62,7 @@ class TeacherCache:
         key: Sequence[object],
         tiles: Sequence[Tile],
         taps: Sequence[str],
-        open_session: Callable[[Sequence[str]], tuple[RestorationSession, tuple[int, ...]]],
+        open_session: SessionOpener,
         description: str,
     ) -> Answers:
         """The model's outputs, and tapped tensors, on every tile; only what is not there is asked for.
@@ -69,30 +72,52 @@ class TeacherCache:
         Args:
             key: what the answers depend on, tiles and model included.
             tiles: of equal sizes.
-            open_session: given the tensors that are missing, a session that taps them, and the views
-                whose answers are averaged; not called where nothing is missing.
+            open_session: not called where nothing is missing.
 
         Raises:
             UserError: a tap is no 4-D map, or the model fails.
         """
+        output, *maps = self._ask(key, tiles, (OUTPUT, *taps), open_session, description)
+        return Answers(output, tuple(maps))
+
+    def ask_maps(
+        self,
+        key: Sequence[object],
+        tiles: Sequence[Tile],
+        taps: Sequence[str],
+        open_session: SessionOpener,
+        description: str,
+    ) -> tuple[Path, ...]:
+        """As `ask`, without the outputs."""
+        return self._ask(key, tiles, taps, open_session, description)
+
+    def _ask(
+        self,
+        key: Sequence[object],
+        tiles: Sequence[Tile],
+        tensors: Sequence[str],
+        open_session: SessionOpener,
+        description: str,
+    ) -> tuple[Path, ...]:
+        """One array per tensor."""
         entry = hashlib.sha256(repr(tuple(key)).encode()).hexdigest()[:32]
-        names = (OUTPUT, *dict.fromkeys(taps))
-        paths = {name: self.folder / f"{entry}-{_file_name(name)}.npy" for name in names}
-        missing = [name for name in names if not _is_whole(paths[name], len(tiles))]
+        paths = {name: self.folder / f"{entry}-{_file_name(name)}.npy" for name in tensors}
+        missing = [name for name, path in paths.items() if not _is_whole(path, len(tiles))]
         if missing:
             session, views = open_session([name for name in missing if name != OUTPUT])
             with progress_bar(description, len(tiles)) as advance:
                 _fill(session, views, tiles, {name: paths[name] for name in missing}, advance)
             session.release()
-        return Answers(paths[OUTPUT], tuple(paths[tap] for tap in taps))
+        return tuple(paths[name] for name in tensors)
 
-    def rework(self, answers: Answers, name: str, change: Callable[[list[Maps]], Maps]) -> Answers:
+    def rework(self, answers: Answers, key: Sequence[object], change: Callable[[list[Maps]], Maps]) -> Answers:
         """The answers with another map, made of theirs once and kept.
 
         Args:
-            name: of the change, part of the key.
+            key: what the change is.
         """
-        entry = hashlib.sha256(repr((name, [path.name for path in answers.maps])).encode()).hexdigest()[:32]
+        parts = (*key, [path.name for path in answers.maps])
+        entry = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
         target = self.folder / f"{entry}-reworked.npy"
         maps: list[Maps] = [np.load(path, mmap_mode="r") for path in answers.maps]
         if not _is_whole(target, len(maps[0])):

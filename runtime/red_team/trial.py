@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +14,12 @@ from kdguard.runtime.metrics import psnr, ssim
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.recipes.base import Source
 from kdguard.runtime.red_team.bound import pooled_db
+from kdguard.runtime.red_team.code_hash import hash_code, modules_of
 from kdguard.runtime.red_team.material import Material, TestSet
 from kdguard.runtime.red_team.options import TrainingOptions
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,19 @@ class Trial:
     material: Material
     test: TestSet
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """Hash of all that the result depends on, the code that trains included."""
+        """Hash of all that the result depends on: code, torch and its device are part of it.
+
+        Whoever asks first decides on torch and device: a trial takes its key along to other machines.
+        """
         parts = (
             (self.recipe, self.source, self.seed, self.learning_rate, self.weight, self.task, self.scale),
             # Rates are alternatives that other trials try.
             self.options.model_dump_json(exclude={"learning_rates"}),
             (self.material.identity, self.test.identity),
-            _code_of(self.recipe),
+            hash_code(__name__, *modules_of(get_recipe(self.recipe))),
+            _arithmetic(),
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
@@ -87,21 +94,17 @@ class TrialResult:
     batch: int = 0
 
 
-@cache
-def _code_of(recipe: str) -> str:
-    """Hash of the files that decide what a trial of this recipe gives."""
-    from kdguard.runtime import students
-    from kdguard.runtime.red_team import batches, training
+def _arithmetic() -> tuple[str, str]:
+    """Version and device of torch: other ones round otherwise."""
+    import torch
 
-    modules = {cls.__module__ for cls in type(get_recipe(recipe)).__mro__ if cls.__module__.startswith("kdguard.")}
-    files = {Path(str(sys.modules[name].__file__)) for name in modules}
-    files |= {Path(str(module.__file__)) for module in (batches, training)}
-    files |= set(Path(str(students.__file__)).parent.glob("*.py"))
-    files.add(Path(str(sys.modules[get_recipe.__module__].__file__)).with_name("terms.py"))
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return torch.__version__, _device().type
+
+
+def _device() -> torch.device:
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def run_trial(trial: Trial, threads: int) -> TrialResult:
@@ -118,7 +121,7 @@ def run_trial(trial: Trial, threads: int) -> TrialResult:
     from kdguard.runtime.red_team.training import train
 
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     trained = train(trial, device)
     task, pairs, images = get_task(trial.task), trial.test.load(), []
     with torch.no_grad():
