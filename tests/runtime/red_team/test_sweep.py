@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -39,6 +40,20 @@ def test_a_ledger_gives_back_what_it_got(tmp_path: Path) -> None:
     assert isinstance(found, TrialResult)
     np.testing.assert_array_equal(found.sample, result.sample)
     assert found.__dict__ | {"sample": None} == result.__dict__ | {"sample": None}
+
+
+@pytest.mark.parametrize(
+    "change", [{"dropped_since": 1}, {"psnr": None, "curve": [[1]]}, {"curve": [1]}, {"curve": None}], ids=str
+)
+def test_an_entry_of_another_form_counts_as_none(tmp_path: Path, change: dict[str, object]) -> None:
+    trial = make_trial(tmp_path, steps=1, recipe="output-l1")
+    ledger = Ledger(tmp_path / "trials")
+    ledger.keep(trial, run_trial(trial, 1))
+    (path,) = (tmp_path / "trials").iterdir()
+    with np.load(path) as entry:
+        facts, sample = json.loads(str(entry["facts"])), entry["sample"]
+    np.savez(path, facts=json.dumps(facts | change), sample=sample)
+    assert ledger.find(trial) is None
 
 
 def test_a_student_that_was_never_scored_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
