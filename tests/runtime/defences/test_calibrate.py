@@ -77,12 +77,15 @@ def test_strengths_are_scanned_from_above(subject: Subject) -> None:
     defence = Fixed(lambda strength: 10 < strength < 13 or strength < 2)
     found = calibrate(defence, subject, 0.1)
     assert 12 < found.report.strength < 13
+    assert not found.report.at_limit
     assert min(defence.asked) > 10
 
 
 def test_a_defence_that_always_holds_is_taken_at_full_strength(subject: Subject) -> None:
     defence = Fixed(lambda _: True)
-    assert calibrate(defence, subject, 0.1).report.strength == 16.0
+    report = calibrate(defence, subject, 0.1).report
+    assert report.strength == 16.0
+    assert report.at_limit
     assert len(defence.asked) == 1
 
 
