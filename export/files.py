@@ -80,7 +80,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(target)
     except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+        # NumPy tells which value it could not write, not why.
+        why = error.strerror or f"{error}; is there room on the disk?"
+        raise UserError(f"cannot write {target}: {why}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

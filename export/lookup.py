@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from kdguard.export.errors import UserError
@@ -19,10 +19,15 @@ def look_up(table: Mapping[str, Thing], name: str, kind: str) -> Thing:
     Raises:
         UserError: there is none; suggests the nearest name, or lists all.
     """
-    from difflib import get_close_matches
-
     if name not in table:
-        near = get_close_matches(name, table, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(table)}"
+        hint = did_you_mean(table, name) or f"choose one of {', '.join(table)}"
         raise UserError(f"unknown {kind} {name!r}: {hint}")
     return table[name]
+
+
+def did_you_mean(names: Iterable[str], name: str) -> str:
+    """A question with the name nearest to a misspelt one; empty where none is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(names), n=1)
+    return f"did you mean {near[0]!r}?" if near else ""

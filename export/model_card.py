@@ -121,6 +121,28 @@ class CardOverrides:
             name = where.split(".", maxsplit=1)[0]
             raise UserError(f"{self.option('extra_input' if name == 'extra_inputs' else name)}: {what}") from error
 
+    def contradictions(self, card: ModelCard, wanted: ModelCard) -> list[str]:
+        """What of a card is overruled, for people.
+
+        Args:
+            wanted: as `apply` gave it.
+        """
+        lines = []
+        for name in ("value_range", "layout", "size_multiple"):
+            old, new = (_in_words(getattr(each, name)) for each in (card, wanted))
+            if old != new:
+                what = name.replace("_", " ")
+                lines.append(f"{what} {old} of the card is overruled: {self.option(name)} says {new}")
+        for name, old_values in card.extra_inputs.items():
+            if wanted.extra_inputs[name] != old_values:
+                old, new = (", ".join(f"{v:g}" for v in values) for values in (old_values, wanted.extra_inputs[name]))
+                lines.append(f"{name} = {old} of the card is overruled: {self.option('extra_input')} says {new}")
+        return lines
+
+
+def _in_words(value: object) -> str:
+    return " to ".join(f"{side:g}" for side in value) if isinstance(value, tuple) else str(value)
+
 
 def read_card(model: onnx.ModelProto) -> ModelCard | None:
     """The card stored in a model, or None where it has none.

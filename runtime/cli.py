@@ -1,14 +1,17 @@
 """The command line: one thin module per command, imported only when it runs.
 
 Exit codes: 0 done and gates passed, 1 a gate failed, 2 the input was wrong, 3 this machine lacks
-something. Errors of the user's are one line; ours keep their traceback.
+something, 130 interrupted, 143 terminated. Errors of the user's are one line; ours keep their traceback.
 """
 
 from __future__ import annotations
 
 import functools
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -20,12 +23,40 @@ from kdguard.runtime.usage import UsageError, describe_usage_error
 INTERRUPTED = 130
 """What shells report for Ctrl-C. Click would answer 1, which here means that a gate failed."""
 
+TERMINATED = 143
+"""What shells report for SIGTERM."""
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, which leaves as little behind as Ctrl-C."""
+
+
+@contextmanager
+def _heed_sigterm() -> Iterator[None]:
+    """Raise where SIGTERM arrives, so that workers are ended and half-written files removed."""
+    if threading.current_thread() is not threading.main_thread():  # no other one may handle signals
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _TerminatedError
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
 
 def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with _heed_sigterm():
+                command(*args, **kwargs)
+        except _TerminatedError:
+            print("kdguard: terminated", file=sys.stderr)
+            sys.exit(TERMINATED)
         except KeyboardInterrupt:
             print("kdguard: interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED)

@@ -24,7 +24,8 @@ LOOKS = 10
 """Times that the model is scored over a full training."""
 
 GRADIENT_NORM = 0.1
-"""Steps are clipped to it: deep teachers without normalisation leap away otherwise."""
+"""Longer gradients are cut to it, so that one crop does not fill Adam's averages for many steps. The steps' size is
+the learning rate's matter: Adam divides the gradients' scale out."""
 
 
 class TrainableTeacher:

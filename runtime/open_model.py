@@ -56,7 +56,7 @@ def resolve_card(
     """The model's own card, or one worked out from its inputs and probe runs; its task is always known.
 
     Args:
-        overrides: what the user says; it wins.
+        overrides: what the user says; it wins, and a card that says otherwise is told of.
         data: image pairs on which the value range is found where neither card nor user states it;
             without them it is [0, 1].
 
@@ -74,7 +74,11 @@ def resolve_card(
         raise UserError(f"{where} does not say what it restores; say it with --task")
     if card is not None:
         check_extra_inputs(model, overrides, where)
-        return overrides.apply(card.model_copy(update={"task": get_task(task or known).name}))
+        card = card.model_copy(update={"task": get_task(task or known).name})
+        wanted = overrides.apply(card)
+        if contradicted := overrides.contradictions(card, wanted):
+            say(f"{where}: {'; '.join(contradicted)}", "yellow")
+        return wanted
     card = guess_card(model, get_task(task).name, where, overrides)
     if data is None or overrides.value_range is not None:
         return card

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kdguard.export.errors import UserError, first_line
 from kdguard.export.image_tensor import Tensor, image_to_tensor, tensor_to_image
 from kdguard.export.large_models import is_large
+from kdguard.export.lookup import did_you_mean
 from kdguard.export.model_card import ModelCard, describe_shape
 from kdguard.export.tasks import Image
 from kdguard.runtime.extra_inputs import fill_inputs
@@ -189,12 +190,13 @@ def check_taps(taps: Sequence[str], model: onnx.ModelProto, name: str = "model")
         name: what to call the model.
 
     Raises:
-        UserError: names the first that is not there.
+        UserError: names the first that is not there, and the one nearest to it.
     """
     known = {tensor for node in model.graph.node for tensor in node.output}
     for tap in taps:
         if tap not in known:
-            raise UserError(f"tap {tap!r} is not a tensor of the {name}'s graph; see `kdguard inspect MODEL`")
+            hint = did_you_mean(sorted(known), tap) or "see `kdguard inspect MODEL`"
+            raise UserError(f"tap {tap!r} is not a tensor of the {name}'s graph; {hint}")
 
 
 def expose_taps(model: onnx.ModelProto, taps: Sequence[str]) -> onnx.ModelProto:

@@ -36,7 +36,10 @@ def announce(stage: str) -> None:
 
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar and yield the function that advances it by one; a log gets its final state."""
+    """Show a bar and yield the function that advances it by one; a log gets its final state.
+
+    Work that is done sooner than expected ends with a full bar; one that stands still was broken off.
+    """
     columns = (
         TextColumn("{task.description:<34}"),
         BarColumn(),
@@ -46,3 +49,4 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=_progress) as progress:
         task = progress.add_task(description, total=total)
         yield lambda: progress.advance(task)
+        progress.update(task, total=progress.tasks[0].completed)

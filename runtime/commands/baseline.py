@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdguard.runtime.commands import options
 from kdguard.runtime.commands.options import split_names
+
+if TYPE_CHECKING:
+    from kdguard.runtime.defences.calibrate import DefenceReport
 
 
 def _list_defences(asked: bool) -> None:
@@ -57,13 +60,13 @@ def baseline(
     from kdguard.export.model_card import write_card
     from kdguard.export.onnx_files import load_onnx, model_files, save_onnx
     from kdguard.export.tasks import get_task
+    from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.graph_passes.layers import find_layers, select_layers
     from kdguard.runtime.defences import Subject, get_defence
     from kdguard.runtime.defences.calibrate import calibrate, middle_layers
     from kdguard.runtime.fidelity import check_budget
     from kdguard.runtime.open_model import resolve_card
     from kdguard.runtime.terminal import say
-    from kdguard.runtime.wording import change
 
     check_budget(budget_db)
     chosen = get_defence(defence)
@@ -72,13 +75,43 @@ def baseline(
     teacher = load_onnx(model)
     overrides = options.card_overrides(value_range, layout, size_multiple, extra_input)
     card = resolve_card(teacher, task, str(model), overrides, data)
+    if before := [layer.layer for layer in hardened_layers(teacher)]:
+        text = "holds kdguard nodes already; the defence is added to them and measured against the model with them"
+        say(f"{model} {text} ({', '.join(before)})", "yellow")
     pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, seed)
     globs = split_names(layers)
     names = [layer.name for layer in select_layers(find_layers(teacher), globs)] if globs else middle_layers(teacher)
     result = calibrate(chosen, Subject(teacher, card, names, pairs, seed), budget_db)
     write_card(result.model, card)
     save_onnx(result.model, output)
-    fidelity = result.report.fidelity
-    say(f"{chosen.name}: {chosen.unit} {result.report.strength:.3g}, {change(fidelity.delta_psnr_db)}; wrote {output}")
+    for line, style in _described(result.report):
+        say(line, style)
+    say(f"wrote {output}")
     if json:
         write_json(json, result.report.model_dump())
+
+
+def _described(report: DefenceReport) -> list[tuple[str, str]]:
+    """What was done, as lines with their styles."""
+    from kdguard.runtime.auto.split import CHECK_IMAGES
+    from kdguard.runtime.wording import change, counted
+
+    fidelity, strength = report.fidelity, f"{report.defence}: strength {report.strength:.3g} ({report.unit})"
+    images = counted(fidelity.n, "image")
+    lines = [
+        (f"{strength}, the strongest that is tried; it keeps both gates, and more might", "yellow")
+        if report.at_limit
+        else (f"{strength}, the strongest that keeps both gates", ""),
+        (
+            f"the defended model {change(fidelity.delta_psnr_db, 4)} on {images}, defended against clean "
+            f"{fidelity.psnr_between_db:.1f} dB, at least {fidelity.psnr_between_floor_db:.1f} asked for",
+            "",
+        ),
+    ]
+    if report.layers:
+        lines.append((f"changes {', '.join(report.layers)}; attack it with --tap {report.layers[-1]}", ""))
+    else:
+        lines.append(("changes no single feature map; attack it with --tap at any that `kdguard inspect` lists", ""))
+    if fidelity.n < CHECK_IMAGES:
+        lines.append((f"strength and gates rest on {images}; {CHECK_IMAGES} or more tell more", "yellow"))
+    return lines

@@ -27,6 +27,7 @@ class DefenceReport(BaseModel):
     source: str
     strength: float = Field(description="the strongest that keeps the gates, in the unit below")
     unit: str
+    at_limit: bool = Field(description="whether nothing stronger is tried: more might hold too")
     layers: list[str] = Field(description="feature maps that it changes; empty for defences of outputs and weights")
     fidelity: FidelityReport = Field(description="on the calibration images")
 
@@ -65,6 +66,7 @@ def calibrate(defence: Defence, subject: Subject, budget_db: float) -> Calibrate
             source=defence.source,
             strength=strength,
             unit=defence.unit,
+            at_limit=strength >= defence.strengths[1],
             layers=layers,
             fidelity=fidelity,
         )

@@ -31,12 +31,12 @@ class Ledger:
             with np.load(self._path(trial), allow_pickle=False) as entry:
                 facts = json.loads(str(entry["facts"]))
                 sample = entry["sample"]
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            for name in ("curve", "validation_curve"):
+                facts[name] = [(int(step), float(value)) for step, value in facts[name]]
+            facts["validation_db"] = -math.inf if facts["validation_db"] is None else facts["validation_db"]
+            return TrialResult(**facts, sample=sample)
+        except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile):
             return None
-        for name in ("curve", "validation_curve"):
-            facts[name] = [(int(step), float(value)) for step, value in facts[name]]
-        facts["validation_db"] = -math.inf if facts["validation_db"] is None else facts["validation_db"]
-        return TrialResult(**facts, sample=sample)
 
     def keep(self, trial: Trial, result: TrialResult) -> None:
         """Write a result down."""

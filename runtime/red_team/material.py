@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from kdguard.export.files import atomic_path
 from kdguard.export.image_pairs import ImagePair, hash_pairs
 from kdguard.runtime.red_team.pieces import Pieces
-from kdguard.runtime.red_team.teacher_cache import Answers
+from kdguard.runtime.red_team.teacher_cache import Answers, is_whole
 from kdguard.runtime.red_team.tile import hash_tiles
 
 
@@ -82,7 +83,7 @@ def store_tiles(pieces: Pieces, folder: Path) -> Tiles:
     paths = []
     for kind in ("degraded", "clean"):
         path = folder / f"{identity}-{kind}.npy"
-        if not path.is_file():
+        if not is_whole(path, len(pairs)):
             with atomic_path(path) as part, part.open("wb") as stream:
                 np.save(stream, np.stack([getattr(pair, kind).transpose(2, 0, 1) for pair in pairs]))
         paths.append(path)
@@ -93,11 +94,21 @@ def store_test_set(pairs: Sequence[ImagePair], folder: Path) -> TestSet:
     """Write the test pairs where they are not there yet."""
     identity = hash_pairs(list(pairs))[:32]
     path = folder / f"{identity}-test.npz"
-    if not path.is_file():
+    stored = TestSet(path, len(pairs), _liveliest(pairs), identity)
+    if not _is_readable(stored):
         arrays = {f"{kind}{i}": getattr(pair, kind) for i, pair in enumerate(pairs) for kind in ("degraded", "clean")}
         with atomic_path(path) as part, part.open("wb") as stream:
             np.savez(stream, **arrays)
-    return TestSet(path, len(pairs), _liveliest(pairs), identity)
+    return stored
+
+
+def _is_readable(stored: TestSet) -> bool:
+    """Whether the file is there, and its checksums hold."""
+    try:
+        stored.load()
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile):
+        return False
+    return True
 
 
 def _liveliest(pairs: Sequence[ImagePair]) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -102,7 +105,7 @@ class TeacherCache:
         """One array per tensor."""
         entry = hashlib.sha256(repr(tuple(key)).encode()).hexdigest()[:32]
         paths = {name: self.folder / f"{entry}-{_file_name(name)}.npy" for name in tensors}
-        missing = [name for name, path in paths.items() if not _is_whole(path, len(tiles))]
+        missing = [name for name, path in paths.items() if not is_whole(path, len(tiles))]
         if missing:
             session, views = open_session([name for name in missing if name != OUTPUT])
             with progress_bar(description, len(tiles)) as advance:
@@ -120,7 +123,7 @@ class TeacherCache:
         entry = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
         target = self.folder / f"{entry}-reworked.npy"
         maps: list[Maps] = [np.load(path, mmap_mode="r") for path in answers.maps]
-        if not _is_whole(target, len(maps[0])):
+        if not is_whole(target, len(maps[0])):
             values = change(maps)
             with atomic_path(target) as path, path.open("wb") as stream:
                 np.save(stream, values.astype(np.float32))
@@ -132,12 +135,32 @@ def _file_name(tensor: str) -> str:
     return "output" if tensor == OUTPUT else "tap-" + hashlib.sha256(tensor.encode()).hexdigest()[:16]
 
 
-def _is_whole(path: Path, count: int) -> bool:
-    """Whether an array is there and undamaged: a full disk or a careless copy may have cut it."""
+def is_whole(path: Path, count: int) -> bool:
+    """Whether an array of so many entries is there, undamaged: a full disk or a careless copy may have cut it."""
     try:
         return len(np.load(path, mmap_mode="r")) == count
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile):
         return False
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> Maps:
+    """A mapped array whose room on the disk is taken: writing to a mapping that lacks it kills the process.
+
+    Raises:
+        UserError: there is no room.
+    """
+    array = open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with path.open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # file systems that know no such thing
+                raise UserError(
+                    f"no room in {path.parent} for the teacher's answers ({array.nbytes / 1e6:.0f} MB): "
+                    f"{error.strerror}; make room, or give a --cache on another disk"
+                ) from error
+    return array
 
 
 def _fill(
@@ -159,7 +182,7 @@ def _fill(
                 for name, part in parts.items():
                     if name not in arrays:
                         shape = (len(tiles), *found[name].shape)
-                        arrays[name] = open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
+                        arrays[name] = _new_array(part, shape)
                     arrays[name][index] = found[name]
                 advance()
         for array in arrays.values():

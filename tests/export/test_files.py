@@ -43,3 +43,10 @@ def test_json_refuses_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "a.json", {"psnr": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_write_that_numpy_could_not_finish_asks_about_the_disk(tmp_path: Path) -> None:
+    why = "problem writing element 3 to file; is there room on the disk"
+    with pytest.raises(UserError, match=why), atomic_path(tmp_path / "a.npy"):
+        raise OSError("problem writing element 3 to file")
+    assert list(tmp_path.iterdir()) == []

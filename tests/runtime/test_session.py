@@ -13,7 +13,7 @@ from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.model_card import CardOverrides, ModelCard, write_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.runtime.open_model import open_session, resolve_card, resolve_common_card
-from kdguard.runtime.session import RestorationSession
+from kdguard.runtime.session import RestorationSession, check_taps
 from tests.conftest import conv_weights, make_conv_net, make_model, photograph
 
 IMAGE = photograph(37).astype(np.float32) / 255
@@ -67,6 +67,41 @@ def test_what_the_user_says_wins_over_the_card(card: ModelCard) -> None:
     assert resolve_card(model, None, overrides=CardOverrides(size_multiple=4)).size_multiple == 4
     with pytest.raises(UserError, match="--extra-input sigma: the model has no such input; it has image"):
         resolve_card(model, None, overrides=CardOverrides(extra_inputs={"sigma": (1.0,)}))
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"value_range": (0, 255)}, "value range 0 to 1 of the card is overruled: --value-range says 0 to 255"),
+        ({"layout": "NHWC"}, "layout NCHW of the card is overruled: --layout says NHWC"),
+        ({"size_multiple": 4}, "size multiple 2 of the card is overruled: --size-multiple says 4"),
+        ({"extra_inputs": {"image": (2.0,)}}, "image = 1 of the card is overruled: --extra-input says 2"),
+        ({"size_multiple": 4, "in_pipeline": True}, "overruled: teacher.size_multiple says 4"),
+        ({"size_multiple": 4, "layout": "NHWC"}, "says NHWC; size multiple 2 of the card is overruled"),
+        ({"size_multiple": 2, "layout": "NCHW", "value_range": (0, 1), "extra_inputs": {"image": (1.0,)}}, ""),
+    ],
+    ids=str,
+)
+def test_a_card_that_is_overruled_is_told_of(
+    card: ModelCard, capsys: pytest.CaptureFixture[str], said: dict[str, object], told: str
+) -> None:
+    model = make_conv_net()
+    write_card(model, card.model_copy(update={"size_multiple": 2, "extra_inputs": {"image": [1.0]}}))
+    for resolve in (
+        lambda overrides: resolve_card(model, None, "t.onnx", overrides),
+        lambda overrides: resolve_common_card(model, model, None, "t.onnx", overrides),
+    ):
+        resolve(CardOverrides(**said))  # type: ignore[arg-type]
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == bool(told)
+        assert not told or (lines[0].startswith("t.onnx: ") and told in lines[0])
+
+
+def test_misspelt_taps_are_told_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"tap 'tial' is not a tensor of the model's graph; did you mean 'tail'\?"):
+        check_taps(["tial"], make_conv_net())
+    with pytest.raises(UserError, match="tap 'zzz' is not a tensor of the teacher's graph; see `kdguard inspect"):
+        check_taps(["zzz"], make_conv_net(), "teacher")
 
 
 def test_teacher_and_hardened_share_a_card(card: ModelCard) -> None:

@@ -19,6 +19,13 @@ class Runner(Protocol):
         """Yield every trial with its result as it finishes."""
 
 
+KILLED = (
+    "a process that trains students was killed, most likely because memory ran out; free some, or take smaller "
+    "students: with the same --cache the attack goes on where it stopped"
+)
+"""For the user, where a worker is gone without a word."""
+
+
 def get_backend(name: Backend) -> Runner:
     """Look a backend up.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -244,3 +245,24 @@ def test_interrupt_is_not_a_failed_gate(
 
     monkeypatch.setattr("kdguard.export.onnx_files.load_onnx", interrupt)
     assert kdguard("inspect", conv_net_file) == 130
+
+
+def test_sigterm_cleans_up_like_an_interrupt(
+    kdguard: CommandLine, conv_net_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned = []
+
+    def terminated(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            cleaned.append(True)
+
+    monkeypatch.setattr("kdguard.export.onnx_files.load_onnx", terminated)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # else a failure would end the test run
+    try:
+        assert "kdguard: terminated" in kdguard.refuses("inspect", conv_net_file, code=143)
+        assert cleaned
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,11 @@ def test_a_baseline_keeps_the_budget_and_can_be_attacked(
     written = json.loads(report.read_text())
     assert written["fidelity"]["within_budget"]
     assert written["layers"] == ["d"]
+    assert f"strength {written['strength']:.3g} (gain beyond 1), the strongest that keeps both gates" in kdguard.out
+    fidelity = written["fidelity"]
+    assert f"on 4 images, defended against clean {fidelity['psnr_between_db']:.1f} dB, at least" in kdguard.out
+    assert "changes d; attack it with --tap d" in kdguard.out
+    assert "or more tell more" not in kdguard.out
     load_onnx(output)
     attack = ["attack", output, "--teacher", conv_net_file, "--data", pairs_folder, "--steps", 2, "--seeds", 1]
     assert "name one with --tap" in kdguard.refuses(*attack)
@@ -116,6 +122,22 @@ def test_baseline_refusals(kdguard: CommandLine, conv_net_file: Path, pairs_fold
         "baseline", "output-noise", conv_net_file, "-o", conv_net_file, "--data", pairs_folder
     )
     assert not output.exists()
+
+
+def test_a_baseline_says_what_weakens_its_figures(
+    kdguard: CommandLine,
+    hardened: Path,
+    write_noisy_pairs: Callable[[Path, int], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(type(DEFENCES["output-noise"]), "strengths", (1e-6, 1e-5))
+    few = write_noisy_pairs(tmp_path / "few", 2)
+    assert kdguard("baseline", "output-noise", hardened, "-o", tmp_path / "o.onnx", "--data", few) == 0, kdguard.err
+    assert f"{hardened} holds kdguard nodes already" in kdguard.out
+    assert "strength 1e-05 (standard deviation, share of the value range), the strongest that is tried" in kdguard.out
+    assert "strength and gates rest on 2 images; 4 or more tell more" in kdguard.out
+    assert "changes no single feature map" in kdguard.out
 
 
 def test_a_baseline_that_cannot_keep_the_gates_writes_nothing(

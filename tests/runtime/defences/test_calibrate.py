@@ -77,12 +77,15 @@ def test_strengths_are_scanned_from_above(subject: Subject) -> None:
     defence = Fixed(lambda strength: 10 < strength < 13 or strength < 2)
     found = calibrate(defence, subject, 0.1)
     assert 12 < found.report.strength < 13
+    assert not found.report.at_limit
     assert min(defence.asked) > 10
 
 
 def test_a_defence_that_always_holds_is_taken_at_full_strength(subject: Subject) -> None:
     defence = Fixed(lambda _: True)
-    assert calibrate(defence, subject, 0.1).report.strength == 16.0
+    report = calibrate(defence, subject, 0.1).report
+    assert report.strength == 16.0
+    assert report.at_limit
     assert len(defence.asked) == 1
 
 
@@ -106,6 +109,42 @@ def test_nasty_teacher_moves_weights_and_keeps_the_budget(subject: Subject, monk
     ]
     assert set(moved) == {"wa", "wc", "wt"}
     assert found.model.graph.node == subject.model.graph.node
+
+
+def model_distance(model: onnx.ModelProto, card: ModelCard, images: list[np.ndarray], to: float) -> float:
+    """Mean squared distance of its outputs from the images times a factor."""
+    session = RestorationSession(model, card)
+    return float(np.mean([np.square(session.restore(image) - to * image).mean() for image in images]))
+
+
+def test_nasty_teacher_turns_away_from_the_student(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A student that darkens: of it the fine-tuned teacher is farther than the clean one."""
+    from kdguard.runtime.defences import nasty_teacher
+
+    monkeypatch.setattr(nasty_teacher, "_student", lambda *_: lambda images: 0.8 * images)
+    monkeypatch.setattr(nasty_teacher, "STEPS", 20)
+    monkeypatch.setattr(nasty_teacher, "RATE", 1e-3)
+    monkeypatch.setattr(nasty_teacher, "TILE", 32)
+    images = [pair.degraded for pair in subject.pairs]
+    nasty = get_defence("nasty-teacher").prepare(subject)(1.0)
+    before, after = (model_distance(model, subject.card, images, 0.8) for model in (subject.model, nasty))
+    assert after > 1.05 * before
+
+
+def test_the_student_to_turn_away_from_imitates_the_teacher(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from kdguard.runtime.defences import nasty_teacher
+
+    tensors = np.stack([pair.degraded.transpose(2, 0, 1) for pair in subject.pairs])
+    answers = torch.from_numpy(0.5 * tensors)
+    apart = []
+    for steps in (0, 60):
+        monkeypatch.setattr(nasty_teacher, "STUDENT_STEPS", steps)
+        student = nasty_teacher._student(tensors, answers, subject)
+        with torch.no_grad():
+            apart.append((student(torch.from_numpy(tensors)) - answers).abs().mean().item())
+    assert apart[1] < 0.3 * apart[0]
 
 
 def test_weights_between_two_models() -> None:

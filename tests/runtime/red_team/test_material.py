@@ -57,3 +57,37 @@ def test_the_identity_tells_what_lies_around_a_tile(tmp_path: Path) -> None:
     inner, image = tile(0), np.random.default_rng(1).random((12, 12, 3), dtype=np.float32)
     elsewhere = [inner, replace(inner, around=image), replace(inner, around=image, top=8)]
     assert len({store_tiles(Pieces([found], [found]), tmp_path).identity for found in elsewhere}) == 3
+
+
+def cut(path: Path) -> None:
+    """As a full disk or a careless copy leaves a file."""
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def test_damaged_tiles_are_written_again(tmp_path: Path) -> None:
+    pieces = Pieces([tile(0)], [tile(1)])
+    stored = store_tiles(pieces, tmp_path)
+    whole = stored.degraded.read_bytes(), stored.clean.read_bytes()
+    for path in (stored.degraded, stored.clean):
+        cut(path)
+    assert store_tiles(pieces, tmp_path) == stored
+    assert (stored.degraded.read_bytes(), stored.clean.read_bytes()) == whole
+
+
+def test_damaged_test_images_are_written_again(tmp_path: Path) -> None:
+    pairs = [pair("a", 8, 8), pair("b", 8, 8, 1)]
+    stored = store_test_set(pairs, tmp_path)
+    whole = stored.path.read_bytes()
+    # Cut short, one image's pixels changed, and empty.
+    for damaged in (whole[:-40], whole[:400] + b"x" * 16 + whole[416:], b""):
+        stored.path.write_bytes(damaged)
+        np.testing.assert_array_equal(store_test_set(pairs, tmp_path).load()[0].degraded, pairs[0].degraded)
+
+
+def test_what_is_whole_is_not_written_again(tmp_path: Path) -> None:
+    pieces, pairs = Pieces([tile(0)], [tile(1)]), [pair("a", 8, 8)]
+    paths = [store_tiles(pieces, tmp_path).degraded, store_test_set(pairs, tmp_path).path]
+    before = [path.stat().st_ino for path in paths]
+    store_tiles(pieces, tmp_path)
+    store_test_set(pairs, tmp_path)
+    assert [path.stat().st_ino for path in paths] == before

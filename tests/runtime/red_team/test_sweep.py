@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kdguard.runtime.recipes.output_l1 import OutputL1
 from kdguard.runtime.red_team import sweep
 from kdguard.runtime.red_team.ledger import Ledger
 from kdguard.runtime.red_team.sweep import tune_and_run
 from kdguard.runtime.red_team.trial import Trial, TrialResult, run_trial
-from tests.runtime.red_team.test_training import make_trial
+from tests.runtime.red_team.test_training import make_trial, running_out
 
 
 def templates(folder: Path, steps: int = 5) -> list[Trial]:
@@ -41,10 +44,22 @@ def test_a_ledger_gives_back_what_it_got(tmp_path: Path) -> None:
     assert found.__dict__ | {"sample": None} == result.__dict__ | {"sample": None}
 
 
+@pytest.mark.parametrize(
+    "change", [{"dropped_since": 1}, {"psnr": None, "curve": [[1]]}, {"curve": [1]}, {"curve": None}], ids=str
+)
+def test_an_entry_of_another_form_counts_as_none(tmp_path: Path, change: dict[str, object]) -> None:
+    trial = make_trial(tmp_path, steps=1, recipe="output-l1")
+    ledger = Ledger(tmp_path / "trials")
+    ledger.keep(trial, run_trial(trial, 1))
+    (path,) = (tmp_path / "trials").iterdir()
+    with np.load(path) as entry:
+        facts, sample = json.loads(str(entry["facts"])), entry["sample"]
+    np.savez(path, facts=json.dumps(facts | change), sample=sample)
+    assert ledger.find(trial) is None
+
+
 def test_a_student_that_was_never_scored_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Minus infinity has no place in JSON."""
-    from kdguard.runtime.recipes.output_l1 import OutputL1
-
     monkeypatch.setattr(OutputL1, "loss", lambda _self, step: step.restoration.output.sum() * float("nan"))
     trial = make_trial(tmp_path, recipe="output-l1")
     ledger = Ledger(tmp_path / "trials")
@@ -68,6 +83,21 @@ def test_finished_trials_are_not_run_again(tmp_path: Path, monkeypatch: pytest.M
     again = tune_and_run(templates(tmp_path), 2, "joblib", tmp_path / "trials")
     assert without_images(again) == without_images(first)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "trials").iterdir()} == kept
+
+
+def one_by_one(trials: Sequence[Trial], job: Callable[..., TrialResult]) -> Iterator[tuple[Trial, TrialResult]]:
+    yield from ((trial, job(trial, 1)) for trial in trials)
+
+
+def test_smaller_batches_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweep, "get_backend", lambda _: one_by_one)
+    monkeypatch.setattr(OutputL1, "loss", running_out(2))
+    trials = [make_trial(tmp_path, steps=1, recipe=recipe, batch=8) for recipe in ("output-l1", "scratch")]
+    tune_and_run(trials, 1, "joblib", tmp_path / "trials")
+    lines = {line for line in capsys.readouterr().out.splitlines() if "memory ran out" in line}
+    assert lines == {"output-l1: memory ran out; its students were trained with 2 crops per step"}
 
 
 SWEEP = """

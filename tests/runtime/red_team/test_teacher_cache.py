@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 from onnx import helper
 
+from kdguard.export.errors import UserError
 from kdguard.export.model_card import ModelCard
-from kdguard.runtime.red_team.teacher_cache import TeacherCache
+from kdguard.runtime.red_team.teacher_cache import TeacherCache, is_whole
 from kdguard.runtime.red_team.tile import Tile
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_model, photograph
@@ -40,3 +44,45 @@ def test_the_model_sees_the_whole_image_once(card: ModelCard, tmp_path: Path) ->
     np.testing.assert_allclose(np.load(answers.output), wanted, atol=1e-5)
     np.testing.assert_allclose(np.load(answers.maps[0]), wanted, atol=1e-5)
     assert asked == [(1, 3, 48, 48)]
+
+
+def ask(card: ModelCard, folder: Path) -> Path:
+    model = make_model([helper.make_node("Identity", ["image"], ["restored"])], {})
+    image = photograph(16).astype(np.float32) / 255
+    tile = Tile("t", image, image, image)
+    return TeacherCache(folder).ask(("key",), [tile], [], lambda _: (RestorationSession(model, card), (0,)), "").output
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot take room beforehand")
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The room is asked for before anything is written to the mapping, which would kill the process."""
+
+    def full(_: int, offset: int, length: int) -> None:
+        assert (offset, length > 3 * 16 * 16 * 4) == (0, True)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"no room in .*make room, or give a --cache on another disk"):
+        ask(card, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot take room beforehand")
+def test_a_file_system_that_cannot_take_room_beforehand_is_written_to(
+    card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "posix_fallocate", unknown)
+    assert is_whole(ask(card, tmp_path), 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"\x93NUMPY", b"text"])
+def test_other_files_are_no_whole_arrays(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.npy").write_bytes(content)
+    assert not is_whole(tmp_path / "a.npy", 1)
+    np.save(tmp_path / "one.npy", np.float32(1))
+    assert not is_whole(tmp_path / "one.npy", 1)
