@@ -63,6 +63,6 @@ def bound_sentence(rows: Sequence[Row]) -> str:
         f"Linear students ({rows[0]['taps']} x {rows[0]['taps']} filters, least squares) of {teachers} published "
         f"teachers, each against {models} defended versions: on the inputs they were fitted to, the students lie "
         f"{between(seen)} times as far apart as their teachers. On published test images they drop "
-        f"{between(drops)} dB, mean over the images; {exceeded} of {len(rows)} exceed the bound, and the largest drop is "
-        f"{max(shares):.0%} of its bound (`benchmarks/results/output_bound.json`)."
+        f"{between(drops)} dB, mean over the images; {exceeded} of {len(rows)} exceed the bound, and the largest drop "
+        f"is {max(shares):.0%} of its bound (`benchmarks/results/output_bound.json`)."
     )

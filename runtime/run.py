@@ -21,9 +21,8 @@ from kdguard.runtime.harden import harden
 from kdguard.runtime.manifest import Manifest
 from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.pipeline import Pipeline
-from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.red_team.attack import AttackOutcome, attack
-from kdguard.runtime.red_team.options import AttackOptions, all_if_asked
+from kdguard.runtime.red_team.options import AttackOptions
 from kdguard.runtime.red_team.table import scoreboard_table
 from kdguard.runtime.report.environment import current_environment
 from kdguard.runtime.report.summary import RunSummary, conclude
@@ -183,9 +182,8 @@ def _teacher(pipeline: Pipeline, base: Path, target: Path, calibration: Path) ->
 
 def _check_tap(pipeline: Pipeline, clean: onnx.ModelProto) -> None:
     """A tap that is not even in the teacher is told now, not after hardening."""
-    section = pipeline.attack
-    if section.tap and any(get_recipe(name).taps for name in all_if_asked(section.recipes)):
-        check_taps([section.tap], clean, "teacher")
+    if pipeline.attack.tap:
+        check_taps([pipeline.attack.tap], clean, "teacher")
 
 
 def _harden(pipeline: Pipeline, teacher: Path, out: Path, calibration: Path) -> Manifest:

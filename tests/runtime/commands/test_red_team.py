@@ -33,14 +33,14 @@ def test_settings_reach_the_students(
     assert kdguard(*command) == 0, kdguard.err
     board = json.loads(report.read_text())
     assert board["student"] == "unet, small"
-    assert {row["learning_rate"] for row in board["tried"]} == {1e-3, 2e-3}
+    assert {row["learning_rate"] for row in board["tried"]} > {1e-3, 2e-3}
     assert next(iter(board)) == "best_response"
     assert board["help_left"]["recipe"] == "output+gt"
     assert "at most" in kdguard.out
-    assert "over scratch" in kdguard.out
-    # Seed 0 with both rates, seed 1 with the better one: scratch, and output+gt from both teachers.
+    assert "with ground truth, output+gt from the hardened teacher is" in kdguard.out
+    # All that were tried at seed 0, and seed 1: scratch, and output+gt from both teachers.
     kept = {path: path.stat().st_mtime_ns for path in (cache / "trials").iterdir()}
-    assert len(kept) == 3 * 3
+    assert len(kept) == len(board["tried"]) + 3
     assert kdguard(*command) == 0
     assert {path: path.stat().st_mtime_ns for path in (cache / "trials").iterdir()} == kept
     assert json.loads(report.read_text()) == board
