@@ -85,9 +85,12 @@ def attack(
         folder = cache or Path(scratch)
         queries = TeacherCache(folder / "queries")
         stored_test = store_test_set(test, queries.folder)
-        landmarks = kept_landmarks((teacher, hardened), card, test, stored_test.identity, queries.folder)
         models: dict[Source, onnx.ModelProto] = {"clean": teacher, "hardened": hardened}
-        preparation = _Preparation(recipes, models, card, scissors, queries, options.tap)
+        # Hashed once: the weights of a large model are read for it.
+        hashes: dict[Source, str] = {source: hash_model(model) for source, model in models.items()}
+        identity = (*hashes.values(), stored_test.identity)
+        landmarks = kept_landmarks((teacher, hardened), card, test, identity, queries.folder)
+        preparation = _Preparation(recipes, models, hashes, card, scissors, queries, options.tap)
         templates = preparation.templates(options, card, stored_test)
         if not templates:
             raise UserError(f"no recipe could be run: {preparation.not_run[0].reason}")
@@ -95,9 +98,9 @@ def attack(
         setting = Setting(
             kdguard=version("kdguard"),
             teacher=teacher_path.name,
-            teacher_sha256=hash_model(teacher),
+            teacher_sha256=hashes["clean"],
             hardened=hardened_path.name,
-            hardened_sha256=hash_model(hardened),
+            hardened_sha256=hashes["hardened"],
             hardened_layers=[layer.layer for layer in hardened_layers(hardened)],
             task=card.task,
             owned_images=len(train),
@@ -122,6 +125,7 @@ class _Preparation:
         self,
         recipes: Sequence[Recipe],
         models: dict[Source, onnx.ModelProto],
+        hashes: dict[Source, str],
         card: ModelCard,
         scissors: Scissors,
         queries: TeacherCache,
@@ -140,7 +144,9 @@ class _Preparation:
         if self.tap and any(recipe.taps > 1 for recipe in recipes):
             earlier = find_earlier_tap(self.tap, teacher, hardened, card, own.train[0].degraded)
         self._thieves = {
-            source: Thief(Loot(model, card, self.tap, earlier, images, own.train, own.validation), source, queries)
+            source: Thief(
+                Loot(model, card, self.tap, earlier, images, own.train, own.validation), source, queries, hashes[source]
+            )
             for source, model in models.items()
         }
 

@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field, ValidationError
 from kdguard.export.files import write_json
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
-from kdguard.export.onnx_files import hash_model
 from kdguard.export.tasks import Image, get_task
 from kdguard.runtime.fidelity import Quality, measure_fidelity
 from kdguard.runtime.metrics import psnr, ssim
@@ -63,15 +62,15 @@ def kept_landmarks(
     models: tuple[onnx.ModelProto, onnx.ModelProto],
     card: ModelCard,
     pairs: Sequence[ImagePair],
-    identity: str,
+    identity: Sequence[str],
     folder: Path,
 ) -> Landmarks:
     """As `measure_landmarks`; measured once per folder.
 
     Args:
-        identity: hash of the pairs.
+        identity: hashes of both models and of the pairs.
     """
-    key = repr(([hash_model(model) for model in models], card.model_dump_json(), identity))
+    key = repr((*identity, card.model_dump_json()))
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}-landmarks.json"
     try:
         return Landmarks.model_validate_json(path.read_bytes())

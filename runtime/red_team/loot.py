@@ -12,13 +12,12 @@ import onnx
 from kdguard.export.errors import UserError
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard
-from kdguard.export.onnx_files import hash_model
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.recipes.base import Loot, Recipe, Source
 from kdguard.runtime.red_team.code_hash import hash_code, modules_of
 from kdguard.runtime.red_team.material import Material, Tiles
 from kdguard.runtime.red_team.pieces import Pieces
-from kdguard.runtime.red_team.teacher_cache import SessionOpener, TeacherCache
+from kdguard.runtime.red_team.teacher_cache import OUTPUT, Answers, SessionOpener, TeacherCache
 from kdguard.runtime.session import RestorationSession, check_taps
 
 Edit = Callable[[Loot], onnx.ModelProto]
@@ -74,9 +73,8 @@ def find_earlier_tap(
 class Thief:
     """Asks one model what recipes want to know, each thing once."""
 
-    def __init__(self, loot: Loot, source: Source, cache: TeacherCache) -> None:
-        self._loot, self._source, self._cache = loot, source, cache
-        self._model_hash = hash_model(loot.model)
+    def __init__(self, loot: Loot, source: Source, cache: TeacherCache, model_hash: str) -> None:
+        self._loot, self._source, self._cache, self._model_hash = loot, source, cache, model_hash
         self._hardened = bool(hardened_layers(loot.model))
 
     def material_for(self, recipe: Recipe, pieces: Pieces, tiles: Tiles) -> Material:
@@ -99,11 +97,12 @@ class Thief:
         # Whoever holds the file asks the file: what he edits gives him maps, and its outputs would be worse.
         whole = query.edit is None and query.views is None
         of_views = (*plain, "views", recipe.name, code) if query.views else plain
-        answers = self._cache.ask(of_views, asked, query.taps if whole else (), self._opener(None, query.views), what)
+        tensors = (OUTPUT, *query.taps) if whole else (OUTPUT,)
+        output, *maps = self._cache.ask(of_views, asked, tensors, self._opener(None, query.views), what)
         if query.taps and not whole:
             edited = (*plain, "edit", query.edit_name, code) if query.edit else plain
-            maps = self._cache.ask_maps(edited, asked, query.taps, self._opener(query.edit, None), what)
-            answers = replace(answers, maps=maps)
+            maps = [*self._cache.ask(edited, asked, query.taps, self._opener(query.edit, None), what)]
+        answers = Answers(output, tuple(maps))
         if query.rework is not None:
             answers = self._cache.rework(answers, (recipe.name, code), query.rework)
         # The files' names are hashes of all that is in them.

@@ -64,45 +64,23 @@ class TeacherCache:
         self,
         key: Sequence[object],
         tiles: Sequence[Tile],
-        taps: Sequence[str],
+        tensors: Sequence[str],
         open_session: SessionOpener,
         description: str,
-    ) -> Answers:
-        """The model's outputs, and tapped tensors, on every tile; only what is not there is asked for.
+    ) -> tuple[Path, ...]:
+        """One array per tensor with the model's values on every tile; only what is not there is asked for.
 
         The model is asked about what lies around the tiles, once per such image, and the answers are cut.
 
         Args:
             key: what the answers depend on, tiles and model included.
             tiles: of equal sizes.
+            tensors: names of taps, and `OUTPUT`.
             open_session: not called where nothing is missing.
 
         Raises:
             UserError: a tap is no 4-D map, or the model fails.
         """
-        output, *maps = self._ask(key, tiles, (OUTPUT, *taps), open_session, description)
-        return Answers(output, tuple(maps))
-
-    def ask_maps(
-        self,
-        key: Sequence[object],
-        tiles: Sequence[Tile],
-        taps: Sequence[str],
-        open_session: SessionOpener,
-        description: str,
-    ) -> tuple[Path, ...]:
-        """As `ask`, without the outputs."""
-        return self._ask(key, tiles, taps, open_session, description)
-
-    def _ask(
-        self,
-        key: Sequence[object],
-        tiles: Sequence[Tile],
-        tensors: Sequence[str],
-        open_session: SessionOpener,
-        description: str,
-    ) -> tuple[Path, ...]:
-        """One array per tensor."""
         entry = hashlib.sha256(repr(tuple(key)).encode()).hexdigest()[:32]
         paths = {name: self.folder / f"{entry}-{_file_name(name)}.npy" for name in tensors}
         missing = [name for name, path in paths.items() if not is_whole(path, len(tiles))]

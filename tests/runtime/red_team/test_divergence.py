@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from kdguard.export.image_pairs import ImagePair
-from kdguard.runtime.recipes.base import Step
 from kdguard.runtime.recipes.output_l1 import OutputL1
 from kdguard.runtime.red_team.material import store_test_set
 from kdguard.runtime.red_team.trial import run_trial
 from tests.conftest import photograph
-from tests.runtime.red_team.test_training import make_trial
-
-
-def exploding(after: int) -> Callable[[OutputL1, Step], torch.Tensor]:
-    count = 0
-    original = OutputL1.loss
-
-    def loss(self: OutputL1, step: Step) -> torch.Tensor:
-        nonlocal count
-        count += 1
-        return original(self, step) * (1 if count <= after else float("inf"))
-
-    return loss
+from tests.runtime.red_team.test_training import make_trial, spoiling
 
 
 def test_a_student_from_before_the_explosion_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a thief would; without early stopping nothing was kept."""
     with monkeypatch.context() as patch:
-        patch.setattr(OutputL1, "loss", exploding(20))
+        patch.setattr(OutputL1, "loss", spoiling(20, math.inf))
         kept = run_trial(make_trial(tmp_path, steps=40, recipe="output-l1"), 1)
     assert (kept.diverged, kept.diverged_at) == (False, 21)
     assert kept.psnr > 15
-    monkeypatch.setattr(OutputL1, "loss", exploding(20))
+    monkeypatch.setattr(OutputL1, "loss", spoiling(20, math.inf))
     lost = run_trial(make_trial(tmp_path, steps=40, recipe="output-l1", early_stopping=False), 1)
     assert (lost.diverged, lost.diverged_at) == (True, 21)
 

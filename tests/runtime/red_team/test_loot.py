@@ -12,6 +12,7 @@ import pytest
 
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard
+from kdguard.export.onnx_files import hash_model
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.recipes import get_recipe
@@ -42,7 +43,9 @@ def loot(conv_net: onnx.ModelProto, card: ModelCard) -> Loot:
 
 def material(loot: Loot, recipe: Recipe, folder: Path) -> Material:
     cache, pieces = TeacherCache(folder), Pieces([TILE], [TILE])
-    return Thief(loot, "hardened", cache).material_for(recipe, pieces, store_tiles(pieces, folder))
+    return Thief(loot, "hardened", cache, hash_model(loot.model)).material_for(
+        recipe, pieces, store_tiles(pieces, folder)
+    )
 
 
 def answer(model: onnx.ModelProto, card: ModelCard) -> list[np.ndarray]:

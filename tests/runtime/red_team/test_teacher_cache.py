@@ -12,7 +12,7 @@ from onnx import helper
 
 from kdguard.export.errors import UserError
 from kdguard.export.model_card import ModelCard
-from kdguard.runtime.red_team.teacher_cache import TeacherCache, is_whole
+from kdguard.runtime.red_team.teacher_cache import OUTPUT, TeacherCache, is_whole
 from kdguard.runtime.red_team.tile import Tile
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_model, photograph
@@ -38,11 +38,11 @@ def test_the_model_sees_the_whole_image_once(card: ModelCard, tmp_path: Path) ->
     def open_session(taps: object) -> tuple[RestorationSession, tuple[int, ...]]:
         return Counting(model, card, taps=["centred"]), (0,)
 
-    answers = TeacherCache(tmp_path).ask(("key",), tiles, ["centred"], open_session, "asking")
+    output, tapped = TeacherCache(tmp_path).ask(("key",), tiles, [OUTPUT, "centred"], open_session, "asking")
     centred = (image - image.mean((0, 1))).transpose(2, 0, 1)
     wanted = np.stack([centred[:, :16, 8:24], centred[:, 24:40, 8:24]])
-    np.testing.assert_allclose(np.load(answers.output), wanted, atol=1e-5)
-    np.testing.assert_allclose(np.load(answers.maps[0]), wanted, atol=1e-5)
+    np.testing.assert_allclose(np.load(output), wanted, atol=1e-5)
+    np.testing.assert_allclose(np.load(tapped), wanted, atol=1e-5)
     assert asked == [(1, 3, 48, 48)]
 
 
@@ -50,7 +50,10 @@ def ask(card: ModelCard, folder: Path) -> Path:
     model = make_model([helper.make_node("Identity", ["image"], ["restored"])], {})
     image = photograph(16).astype(np.float32) / 255
     tile = Tile("t", image, image, image)
-    return TeacherCache(folder).ask(("key",), [tile], [], lambda _: (RestorationSession(model, card), (0,)), "").output
+    (output,) = TeacherCache(folder).ask(
+        ("key",), [tile], [OUTPUT], lambda _: (RestorationSession(model, card), (0,)), ""
+    )
+    return output
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot take room beforehand")

@@ -134,15 +134,15 @@ def test_the_adaptor_is_trained_along(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not torch.equal(adaptor.weight, before)
 
 
-def spoiling(after: int) -> Callable[[OutputL1, Step], torch.Tensor]:
-    """A loss that teaches for a while and then pushes the student away."""
+def spoiling(after: int, factor: float = -1.0) -> Callable[[OutputL1, Step], torch.Tensor]:
+    """A loss that teaches for a while and is then multiplied: by default it pushes the student away."""
     count = 0
     original = OutputL1.loss
 
     def loss(self: OutputL1, step: Step) -> torch.Tensor:
         nonlocal count
         count += 1
-        return original(self, step) * (1 if count <= after else -1)
+        return original(self, step) * (1 if count <= after else factor)
 
     return loss
 

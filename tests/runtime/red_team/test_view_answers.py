@@ -8,7 +8,7 @@ import numpy as np
 from onnx import helper
 
 from kdguard.export.model_card import ModelCard
-from kdguard.runtime.red_team.teacher_cache import TeacherCache
+from kdguard.runtime.red_team.teacher_cache import OUTPUT, TeacherCache
 from kdguard.runtime.red_team.tile import Tile
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_model, photograph
@@ -26,8 +26,8 @@ def test_views_are_turned_back_and_averaged(card: ModelCard, tmp_path: Path) -> 
     def open_session(_: object) -> tuple[RestorationSession, tuple[int, ...]]:
         return RestorationSession(model, card), (0, 1, 6)
 
-    answers = TeacherCache(tmp_path).ask(("key",), [tile], [], open_session, "asking")
+    (output,) = TeacherCache(tmp_path).ask(("key",), [tile], [OUTPUT], open_session, "asking")
     # View 1 is a quarter turn; view 6 mirrors, then turns by half.
     patterns = [pattern, np.rot90(pattern, -1), np.rot90(pattern, -2)[:, ::-1]]
     wanted = (IMAGE + np.mean(patterns, axis=0))[8:24, 16:32].transpose(2, 0, 1)
-    np.testing.assert_allclose(np.load(answers.output)[0], wanted, atol=1e-5)
+    np.testing.assert_allclose(np.load(output)[0], wanted, atol=1e-5)
