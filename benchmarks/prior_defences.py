@@ -1,20 +1,24 @@
 """Defences from the literature on the same teachers, as strong as the budget allows on calibration images.
 
-    python benchmarks/prior_defences.py [SUBJECT...] > benchmarks/results/prior_defences.json
+    python benchmarks/prior_defences.py [--defence NAME]... [SUBJECT...]
 
-Defences of feature maps change the layers that `kdguard harden` paired. Recorded are strength, fidelity
-on the calibration images, and loss on test pairs. `asvp-paired` is plain ASVP (top 4, one gain) whose
-change is taken back behind the layer, since the budget leaves literal ASVP next to no gain. The models
-stay in build/red_team for benchmarks/red_team.py.
+One file per subject appears in benchmarks/results/prior_defences. Defences of feature maps change the
+layers that `kdguard harden` paired. Recorded are strength, fidelity on the calibration images, and loss
+on test pairs. `asvp-paired`, always among them, is plain ASVP (top 4, one gain) whose change is taken
+back behind the layer, since the budget leaves literal ASVP next to no gain. The models stay in
+build/red_team for benchmarks/red_team.py.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
+from collections.abc import Sequence
 
 import onnx
 import subjects
-from output import write_results
+from output import RESULTS, command_line, machine
 
 from kdguard.export.errors import GateFailedError
 from kdguard.export.image_pairs import load_pairs
@@ -36,7 +40,7 @@ CALIBRATION_IMAGES = 8
 PAIRED = SvdPerturbAttributes(rank=RANK, gain=100.0)
 
 
-def measure(name: str) -> list[dict[str, object]]:
+def measure(name: str, defences: Sequence[str]) -> list[dict[str, object]]:
     with subjects.subject(name) as found:
         teacher = load_onnx(found.teacher)
         card = resolve_card(load_onnx(found.hardened), found.task)
@@ -67,8 +71,8 @@ def measure(name: str) -> list[dict[str, object]]:
             return facts | keep(result.model, defence.name)
 
         rows = []
-        for defence in DEFENCES.values():
-            rows.append(row(defence))
+        for defence in defences:
+            rows.append(row(DEFENCES[defence]))
             print(rows[-1], file=sys.stderr)
         paired = InsertSvdPerturb(found.paired, attributes=PAIRED, placement="paired")(teacher).model
         facts = {"subject": name, "defence": subjects.ASVP_PAIRED, "unit": "gain", "strength": PAIRED.gain}
@@ -78,12 +82,22 @@ def measure(name: str) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    asked = sys.argv[1:] or subjects.names()
-    write_results(
-        what="prior defences calibrated to a loss of 0.1 dB and to both gates",
-        calibration_images=CALIBRATION_IMAGES,
-        results=[row for name in asked for row in measure(name)],
-    )
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--defence", action="append", choices=list(DEFENCES))
+    parser.add_argument("subjects", nargs="*", choices=[[], *subjects.names()], default=[])
+    given = parser.parse_args()
+    for name in given.subjects or subjects.names():
+        content = {
+            "command": command_line(),
+            "what": f"prior defences calibrated to a loss of {BUDGET_DB} dB and to both gates",
+            "machine": machine(),
+            "calibration_images": CALIBRATION_IMAGES,
+            "subject": name,
+            "results": measure(name, given.defence or list(DEFENCES)),
+        }
+        target = RESULTS / "prior_defences" / f"{name}.json"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -159,3 +159,20 @@ class Recipe(ABC):
     @abstractmethod
     def loss(self, step: Step) -> Tensor:
         """The scalar to minimise."""
+
+
+ASKING = {"name", "tier", "source", "sources", "weights", "pieces", "query", "chosen_taps"}
+"""What a recipe may say about itself and about what is asked of the teacher; all else decides how students train."""
+
+
+def training_class(recipe: Recipe) -> type:
+    """The class whose training a recipe's students get: a base of its own where it only asks otherwise than that."""
+    found: type = type(recipe)
+    while found.__base__ is not None and not _trains_its_own_way(found):
+        found = found.__base__
+    return found
+
+
+def _trains_its_own_way(recipe: type) -> bool:
+    written = {name for name in vars(recipe) if not name.startswith("__")} - {"_abc_impl"}
+    return bool(written - ASKING)

@@ -24,15 +24,18 @@ class Fakd(Recipe):
     ground_truth = True
 
     def loss(self, step: Step) -> Tensor:
+        import torch
+
         wanted = step.batch.teacher_maps[-1]
         side = min(MAX_SIDE, *wanted.shape[-2:])
-        term = l1(_affinity(step.restoration.maps[-1], side), _affinity(wanted, side))
+        pairs = zip(_directions(step.restoration.maps[-1], side), _directions(wanted, side), strict=True)
+        # Image by image, since the matrices of a whole batch fit into no cache.
+        term = torch.stack([l1(student.T @ student, teacher.T @ teacher) for student, teacher in pairs]).mean()
         return to_truth(step) + to_teacher(step) + step.weight * term
 
 
-def _affinity(maps: Tensor, side: int) -> Tensor:
-    """[N, side^2, side^2] cosines between positions of maps [N, F, H, W] pooled to `side`."""
+def _directions(maps: Tensor, side: int) -> Tensor:
+    """[N, F, side^2] unit vectors at the positions of maps [N, F, H, W] pooled to `side`."""
     from torch.nn.functional import adaptive_avg_pool2d, normalize
 
-    flat = normalize(adaptive_avg_pool2d(maps, side).flatten(2), dim=1)
-    return flat.transpose(1, 2) @ flat
+    return normalize(adaptive_avg_pool2d(maps, side).flatten(2), dim=1)

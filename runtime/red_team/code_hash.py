@@ -13,9 +13,9 @@ REGISTRY = "kdguard.runtime.recipes"
 """Not followed: it imports every recipe, and a new one changes nothing about the others."""
 
 
-def modules_of(thing: object) -> tuple[str, ...]:
-    """The modules that an object's class and its bases stand in, those of other packages left out."""
-    return tuple(cls.__module__ for cls in type(thing).__mro__ if cls.__module__.startswith("kdguard."))
+def modules_of(found: type) -> tuple[str, ...]:
+    """The modules that a class and its bases stand in, those of other packages left out."""
+    return tuple(cls.__module__ for cls in found.__mro__ if cls.__module__.startswith("kdguard."))
 
 
 @cache

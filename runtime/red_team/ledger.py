@@ -26,7 +26,7 @@ class Ledger:
         self._folder = made_folder(folder, "trials")
 
     def find(self, trial: Trial) -> TrialResult | None:
-        """The result of an equal trial, or None; a damaged file counts as none."""
+        """The result of an equal trial, or of one that trains alike; None where a file is damaged or not there."""
         try:
             with np.load(self._path(trial), allow_pickle=False) as entry:
                 facts = json.loads(str(entry["facts"]))
@@ -34,7 +34,7 @@ class Ledger:
             for name in ("curve", "validation_curve"):
                 facts[name] = [(int(step), float(value)) for step, value in facts[name]]
             facts["validation_db"] = -math.inf if facts["validation_db"] is None else facts["validation_db"]
-            return TrialResult(**facts, sample=sample)
+            return TrialResult(**facts | {"recipe": trial.recipe}, sample=sample)
         except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile):
             return None
 

@@ -93,7 +93,7 @@ class Thief:
         what = f"asking the {self._source} model ({recipe.name})"
         asked = [*pieces.train, *pieces.validation]
         plain = (self._model_hash, tiles.identity, self._loot.card.model_dump_json())
-        code = hash_code(*modules_of(recipe))
+        code = hash_code(*modules_of(type(recipe)))
         # Whoever holds the file asks the file: what he edits gives him maps, and its outputs would be worse.
         whole = query.edit is None and query.views is None
         of_views = (*plain, "views", recipe.name, code) if query.views else plain

@@ -140,16 +140,23 @@ def _run(trials: Sequence[Trial], description: str, *, backend: Backend, ledger:
     book = Ledger(ledger)
     results = {trial: found for trial in trials if (found := book.find(trial)) is not None}
     missing = [trial for trial in trials if trial not in results]
+    # Students that several recipes share are trained once.
+    first: dict[str, Trial] = {}
+    for trial in missing:
+        first.setdefault(trial.key, trial)
     if results:
         say(f"{description}: {len(results)} of {len(trials)} were finished before")
     if missing:
-        with progress_bar(description, len(trials)) as advance:
+        found_by_key: dict[str, TrialResult] = {}
+        with progress_bar(description, len(results) + len(first)) as advance:
             for _ in results:
                 advance()
-            with closing(get_backend(backend)(missing, partial(run_and_keep, ledger=ledger))) as finished:  # type: ignore[type-var]
+            job = partial(run_and_keep, ledger=ledger)
+            with closing(get_backend(backend)([*first.values()], job)) as finished:  # type: ignore[type-var]
                 for trial, result in finished:
-                    results[trial] = result
+                    found_by_key[trial.key] = result
                     advance()
+        results.update({trial: replace(found_by_key[trial.key], recipe=trial.recipe) for trial in missing})
     _say_where_memory_ran_out(results)
     return results
 

@@ -12,7 +12,7 @@ import numpy as np
 from kdguard.export.tasks import Image, get_task
 from kdguard.runtime.metrics import psnr, ssim
 from kdguard.runtime.recipes import get_recipe
-from kdguard.runtime.recipes.base import Source
+from kdguard.runtime.recipes.base import Source, training_class
 from kdguard.runtime.red_team.bound import pooled_db
 from kdguard.runtime.red_team.code_hash import hash_code, modules_of
 from kdguard.runtime.red_team.material import Material, TestSet
@@ -41,14 +41,17 @@ class Trial:
     def key(self) -> str:
         """Hash of all that the result depends on: code, torch and its device are part of it.
 
-        Whoever asks first decides on torch and device: a trial takes its key along to other machines.
+        Recipes that only ask otherwise (`strip`, `pre-tap`) train alike, and share their students where the
+        answers are the same files. Whoever asks first decides on torch and device: a trial takes its key along
+        to other machines.
         """
+        trained_by = training_class(get_recipe(self.recipe))
         parts = (
-            (self.recipe, self.source, self.seed, self.learning_rate, self.weight, self.task, self.scale),
+            (trained_by.__qualname__, self.source, self.seed, self.learning_rate, self.weight, self.task, self.scale),
             # Rates are alternatives that other trials try.
             self.options.model_dump_json(exclude={"learning_rates"}),
             (self.material.identity, self.test.identity),
-            hash_code(__name__, *modules_of(get_recipe(self.recipe))),
+            hash_code(__name__, *modules_of(trained_by)),
             _arithmetic(),
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]

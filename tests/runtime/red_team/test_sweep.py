@@ -85,6 +85,20 @@ def test_finished_trials_are_not_run_again(tmp_path: Path, monkeypatch: pytest.M
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "trials").iterdir()} == kept
 
 
+def test_recipes_that_train_alike_share_their_students(tmp_path: Path) -> None:
+    """On the same answers: `strip` and `pre-tap` differ in what they ask, and here they ask for the same."""
+    names = ("strip", "pre-tap", "fitnets-standardised", "skeptical")
+    trials = [make_trial(tmp_path, steps=5, recipe=recipe, learning_rates=[5e-3]) for recipe in names]
+    tuned = tune_and_run(trials, 2, "joblib", tmp_path / "trials")
+    students = {(g.chosen[0].recipe == "skeptical", r.weight, r.seed) for g in tuned for r in [*g.chosen, *g.tried]}
+    assert len(list((tmp_path / "trials").iterdir())) == len(students)
+    strip, pre_tap, _, skeptical = ([result.psnr for result in group.chosen] for group in tuned)
+    assert strip == pre_tap != skeptical
+    for name, group in zip(names, tuned, strict=True):
+        assert {result.recipe for result in [*group.chosen, *group.tried]} == {name}
+    assert without_images(tune_and_run(trials, 2, "joblib", tmp_path / "trials")) == without_images(tuned)
+
+
 def one_by_one(trials: Sequence[Trial], job: Callable[..., TrialResult]) -> Iterator[tuple[Trial, TrialResult]]:
     yield from ((trial, job(trial, 1)) for trial in trials)
 

@@ -41,7 +41,6 @@ def forget_code() -> Iterator[None]:
     [
         ("fitnets", "kdguard.runtime.recipes.fitnets"),
         ("fitnets-tuned", "kdguard.runtime.recipes.fitnets"),
-        ("static-undo", "kdguard.runtime.recipes.pre_tap"),
         ("fitnets", "kdguard.runtime.recipes.terms"),
         ("fitnets", "kdguard.runtime.red_team.training"),
         ("fitnets", "kdguard.runtime.red_team.batches"),
