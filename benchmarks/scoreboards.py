@@ -1,4 +1,4 @@
-"""What docs/threat-model.md shows of benchmarks/results/red_team."""
+"""What docs/threat-model.md shows of benchmarks/results/red_team, prior_defences and plateau."""
 
 from __future__ import annotations
 
@@ -13,17 +13,32 @@ from kdguard.runtime.wording import plus_minus
 Row = dict[str, Any]
 OURS = "kdguard harden"
 SUBJECTS = ("quickstart", *TASKS)
-COMPARED = ("output-l1", "fitnets", "fitnets-standardised", "fakd")
+ASVP = "asvp-paired"
+COMPARED = ("output-l1", "fitnets", "attention-transfer", "fitnets-standardised")
 """Recipes that every defence was attacked with."""
+STANDARD = ("fitnets", "attention-transfer")
+"""Feature recipes as published: nothing about the defence is known to them."""
+GOAL_DB, GOAL_SSIM_PCT = 4.0, 60.0
+"""What arXiv 2510.08925 reports a student to lose."""
 
 
-def boards(rows: Sequence[Row], defence: str = OURS) -> dict[str, Row]:
-    """Per subject the scoreboard with the most recipes."""
+def boards(rows: Sequence[Row], defence: str = OURS, tuned: bool = True) -> dict[str, Row]:
+    """Per subject the scoreboard with the most recipes, by attackers who tune or by those who do not."""
     found: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: len(row["scoreboard"]["summary"])):
-        if row["defence"] == defence:
+        if (row["defence"], row["tuned"]) == (defence, tuned):
             found[row["subject"]] = row["scoreboard"]
     return {name: found[name] for name in SUBJECTS if name in found}
+
+
+def entries_of(board: Row) -> dict[str, Row]:
+    return {entry["recipe"]: entry for entry in board["summary"]}
+
+
+def drop_of(entry: Row) -> str:
+    """With its interval; the count of diverged students where there are any."""
+    diverged = entry["clean"]["diverged"] + entry["hardened"]["diverged"]
+    return f"{diverged} diverged" if diverged else plus_minus(entry["drop_db"], entry["drop_ci95"])
 
 
 def best_responses(rows: Sequence[Row]) -> str:
@@ -58,8 +73,8 @@ def core_drops(rows: Sequence[Row]) -> str:
     core = ["output-l1", "output+gt", "fitnets", "fitnets-standardised", "fakd", "strip+refit"]
 
     def line(name: str, board: Row) -> list[str]:
-        entries = {entry["recipe"]: entry for entry in board["summary"]}
-        drops = [plus_minus(entries[recipe]["drop_db"], entries[recipe]["drop_ci95"]) for recipe in core]
+        entries = entries_of(board)
+        drops = [drop_of(entries[recipe]) for recipe in core]
         pooled, bound = (number(entries["output-l1"][field], 3) for field in ("pooled_drop_db", "bound_db"))
         return [name, *drops, f"{pooled} of {bound}"]
 
@@ -83,7 +98,7 @@ def every_recipe(rows: Sequence[Row]) -> str:
                     entry["tier"],
                     plus_minus(entry["clean"]["psnr"], entry["clean"]["ci95"]),
                     hardened if compared else "",
-                    plus_minus(entry["drop_db"], entry["drop_ci95"]) if compared else "",
+                    drop_of(entry) if compared else "",
                     f"{number(entry['ssim_drop_pct'], 1)} %" if compared else "",
                 ]
             )
@@ -95,16 +110,75 @@ def every_recipe(rows: Sequence[Row]) -> str:
 
 def other_defences(rows: Sequence[Row]) -> str:
     """Ours among them, on subjects where others were attacked too."""
-    others = {row["subject"] for row in rows if row["defence"] != OURS}
+    others = {row["subject"] for row in rows if row["defence"] != OURS and row["tuned"]}
     lines = []
     for defence in dict.fromkeys([OURS, *(row["defence"] for row in rows)]):
         for name, board in boards(rows, defence).items():
             if name not in others:
                 continue
-            entries = {entry["recipe"]: entry for entry in board["summary"]}
-            drops = [plus_minus(entries[r]["drop_db"], entries[r]["drop_ci95"]) for r in COMPARED]
+            entries = entries_of(board)
+            drops = [drop_of(entries[recipe]) for recipe in COMPARED]
             ssim = max(entries[r]["ssim_drop_pct"] for r in COMPARED)
             lines.append([name, defence, *drops, f"{number(ssim, 1)} %"])
     lines.sort(key=lambda line: SUBJECTS.index(line[0]))
     headings = ["teacher", "defence", *(f"`{recipe}`" for recipe in COMPARED), "largest SSIM drop"]
     return table(headings, lines) if lines else "Not recorded yet: `python benchmarks/red_team.py --defence NAME`."
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """What attackers lose who do not tune: feature recipes as papers run them, from plain ASVP and from ours."""
+    lines = []
+    for defence in (ASVP, OURS):
+        for name, board in boards(rows, defence, tuned=False).items():
+            entries, marks = entries_of(board), board["landmarks"]
+            line = [name, defence, number(marks["clean"]["psnr"] - marks["hardened"]["psnr"], 3)]
+            for recipe in STANDARD:
+                entry = entries[recipe]
+                line += [number(entry["clean"]["psnr"]), drop_of(entry), f"{number(entry['ssim_drop_pct'], 1)} %"]
+            lines.append(line)
+    lines.sort(key=lambda line: SUBJECTS.index(line[0]))
+    headings = ["teacher", "defence", "teacher loses, dB"]
+    for recipe in STANDARD:
+        headings += [f"`{recipe}` from clean, dB", "drop, dB", "SSIM drop"]
+    return table(headings, lines) if lines else "Not recorded yet: `python benchmarks/red_team.py --untuned`."
+
+
+def headline_goal(rows: Sequence[Row]) -> str:
+    """On which teachers plain ASVP costs a standard feature recipe what its paper reports."""
+
+    def reached(board: Row) -> bool:
+        entries = [entries_of(board)[recipe] for recipe in STANDARD]
+        return any(e["drop_db"] >= GOAL_DB and e["ssim_drop_pct"] >= GOAL_SSIM_PCT for e in entries)
+
+    found = boards(rows, ASVP, tuned=False)
+    held = [name for name, board in found.items() if reached(board)]
+    missed = [name for name in found if name not in held]
+    text = f"At least {GOAL_DB:g} dB and {GOAL_SSIM_PCT:g} % of SSIM, by one of the two recipes"
+    return f"{text}: reached on {', '.join(held) or 'none'}; missed on {', '.join(missed) or 'none'}."
+
+
+def strengths(rows: Sequence[Row]) -> str:
+    """How strong the budget lets each defence be, and what the teacher loses on test pairs."""
+    defences = list(dict.fromkeys(row["defence"] for row in rows))
+
+    def cell(subject: str, defence: str) -> str:
+        for row in rows:
+            if (row["subject"], row["defence"]) == (subject, defence):
+                if row["strength"] is None:
+                    return "none holds"
+                return f"{row['strength']:.3g}, loses {number(row['test_loss_db'], 3)}"
+        return ""
+
+    subjects = [name for name in SUBJECTS if any(row["subject"] == name for row in rows)]
+    return table(["teacher", *defences], ([name, *(cell(name, d) for d in defences)] for name in subjects))
+
+
+def plateau_table(rows: Sequence[Row]) -> str:
+    """What longer training brings the controls."""
+    headings = ["teacher", "control", *(f"{steps} steps" for steps in rows[0]["steps"]), "brings"]
+
+    def line(row: Row) -> list[str]:
+        scores = [f"{number(score)} dB" for score in row["psnr"]]
+        return [row["subject"], f"`{row['recipe']}`", *scores, f"{plus_minus(row['gain_db'], row['gain_ci95'])} dB"]
+
+    return table(headings, map(line, rows))

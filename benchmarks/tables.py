@@ -182,6 +182,10 @@ PARTS: dict[str, tuple[str, str | None, Callable[[Sequence[Row]], str]]] = {
     "core recipes": ("docs/threat-model.md", "red_team", scoreboards.core_drops),
     "every recipe": ("docs/threat-model.md", "red_team", scoreboards.every_recipe),
     "other defences": ("docs/threat-model.md", "red_team", scoreboards.other_defences),
+    "strengths": ("docs/threat-model.md", "prior_defences", scoreboards.strengths),
+    "headline": ("docs/threat-model.md", "red_team", scoreboards.headline),
+    "plateau": ("docs/threat-model.md", "plateau", scoreboards.plateau_table),
+    "headline goal": ("docs/threat-model.md", "red_team", scoreboards.headline_goal),
 }
 """Per part: the document it stands in, the benchmark it comes from (None: the code itself), what makes it."""
 
@@ -193,7 +197,9 @@ def part(name: str, results: Path = RESULTS) -> str:
         return build([])
     folder = results / benchmark
     if folder.is_dir():
-        return build([json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))])
+        files = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+        # A file is one row, or holds several.
+        return build([row for content in files for row in content.get("results", [content])])
     source = results / f"{benchmark}.json"
     if not source.is_file():
         return f"Not recorded yet: `python benchmarks/{benchmark}.py > benchmarks/results/{benchmark}.json`."
