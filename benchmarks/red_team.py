@@ -1,6 +1,6 @@
-"""`kdguard attack` on hardened and otherwise defended teachers: the core recipes, those of features, or every one.
+"""`kdguard attack` on hardened and otherwise defended teachers: the core recipes, every one, or fewer.
 
-    python benchmarks/red_team.py [--recipes core|features|all] [--defence NAME] [--untuned] [SUBJECT...]
+    python benchmarks/red_team.py [--recipes core|features|standard|all] [--defence NAME] [--untuned] [SUBJECT...]
 
 `--untuned` attacks as a careless thief does, and as papers that defend report: one learning rate, no
 early stopping, the last student counts.
@@ -33,7 +33,9 @@ from kdguard.runtime.terminal import show
 
 CORE = ("scratch", "output-l1", "output+gt", "fitnets", "fitnets-standardised", "fakd", "strip+refit")
 FEATURES = ("output-l1", "fitnets", "attention-transfer", "fitnets-standardised")
-RECIPE_SETS = {"core": CORE, "features": FEATURES, "all": tuple(RECIPES)}
+STANDARD = ("fitnets", "attention-transfer", "fakd", "fsp")
+"""Recipes of features as published, by attackers who know nothing of the defence."""
+RECIPE_SETS = {"core": CORE, "features": FEATURES, "standard": STANDARD, "all": tuple(RECIPES)}
 TRAINING = TrainingOptions(steps=1000, patch=32, learning_rates=(5e-3, 1.2e-2))
 """Small enough for a few hours of two cores; the recorded validation curves show where students are by then."""
 UNTUNED = TRAINING.model_copy(update={"learning_rates": TRAINING.learning_rates[:1], "early_stopping": False})

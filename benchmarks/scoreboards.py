@@ -16,8 +16,8 @@ SUBJECTS = ("quickstart", *TASKS)
 ASVP = "asvp-paired"
 COMPARED = ("output-l1", "fitnets", "attention-transfer", "fitnets-standardised")
 """Recipes that every defence was attacked with."""
-STANDARD = ("fitnets", "attention-transfer")
-"""Feature recipes as published: nothing about the defence is known to them."""
+STANDARD = ("fitnets", "attention-transfer", "fakd", "fsp")
+"""Recipes of features as published, by attackers who know nothing of the defence."""
 GOAL_DB, GOAL_SSIM_PCT = 4.0, 60.0
 """What arXiv 2510.08925 reports a student to lose."""
 
@@ -131,29 +131,27 @@ def headline(rows: Sequence[Row]) -> str:
     for defence in (ASVP, OURS):
         for name, board in boards(rows, defence, tuned=False).items():
             entries, marks = entries_of(board), board["landmarks"]
-            line = [name, defence, number(marks["clean"]["psnr"] - marks["hardened"]["psnr"], 3)]
-            for recipe in STANDARD:
-                entry = entries[recipe]
-                line += [number(entry["clean"]["psnr"]), drop_of(entry), f"{number(entry['ssim_drop_pct'], 1)} %"]
-            lines.append(line)
+            loss = number(marks["clean"]["psnr"] - marks["hardened"]["psnr"], 3)
+            lines.append([name, defence, loss, *(_drop_and_ssim(entries.get(recipe)) for recipe in STANDARD)])
     lines.sort(key=lambda line: SUBJECTS.index(line[0]))
-    headings = ["teacher", "defence", "teacher loses, dB"]
-    for recipe in STANDARD:
-        headings += [f"`{recipe}` from clean, dB", "drop, dB", "SSIM drop"]
-    return table(headings, lines) if lines else "Not recorded yet: `python benchmarks/red_team.py --untuned`."
+    headings = ["teacher", "defence", "teacher loses, dB", *(f"`{recipe}`, dB, SSIM" for recipe in STANDARD)]
+    return table(headings, lines)
+
+
+def _drop_and_ssim(entry: Row | None) -> str:
+    return "not run" if entry is None else f"{drop_of(entry)}, {number(entry['ssim_drop_pct'], 0)} %"
 
 
 def headline_goal(rows: Sequence[Row]) -> str:
     """On which teachers plain ASVP costs a standard feature recipe what its paper reports."""
 
     def reached(board: Row) -> bool:
-        entries = [entries_of(board)[recipe] for recipe in STANDARD]
-        return any(e["drop_db"] >= GOAL_DB and e["ssim_drop_pct"] >= GOAL_SSIM_PCT for e in entries)
+        return any(e["drop_db"] >= GOAL_DB and e["ssim_drop_pct"] >= GOAL_SSIM_PCT for e in board["summary"])
 
     found = boards(rows, ASVP, tuned=False)
     held = [name for name, board in found.items() if reached(board)]
     missed = [name for name in found if name not in held]
-    text = f"At least {GOAL_DB:g} dB and {GOAL_SSIM_PCT:g} % of SSIM, by one of the two recipes"
+    text = f"At least {GOAL_DB:g} dB and {GOAL_SSIM_PCT:g} % of SSIM, by one of these recipes"
     return f"{text}: reached on {', '.join(held) or 'none'}; missed on {', '.join(missed) or 'none'}."
 
 
