@@ -32,8 +32,8 @@ from kdguard.runtime.red_team.table import scoreboard_table
 from kdguard.runtime.terminal import show
 
 CORE = ("scratch", "output-l1", "output+gt", "fitnets", "fitnets-standardised", "fakd", "strip+refit")
-FEATURES = ("output-l1", "fitnets", "attention-transfer", "fitnets-standardised")
-STANDARD = ("fitnets", "attention-transfer", "fakd", "fsp")
+FEATURES = ("output-l1", "fitnets", "fitnets-standardised")
+STANDARD = ("fitnets", "attention-transfer", "fsp")
 """Recipes of features as published, by attackers who know nothing of the defence."""
 RECIPE_SETS = {"core": CORE, "features": FEATURES, "standard": STANDARD, "all": tuple(RECIPES)}
 TRAINING = TrainingOptions(steps=1000, patch=32, learning_rates=(5e-3, 1.2e-2))
