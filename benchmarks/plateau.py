@@ -2,7 +2,8 @@
 
     python benchmarks/plateau.py [SUBJECT...] > benchmarks/results/plateau.json
 
-What asks no teacher, or the clean one, with the settings and seeds of the recorded runs. Needs the models
+What asks no teacher, or the clean one, with the seeds of the recorded runs; learning rates are chosen anew at the
+greater length, so that the gain is that of a longer training as one would run it. Needs the models
 of benchmarks/zoo_harden.py; students of the usual length come from build/red_team where they are there.
 """
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from red_team import FEATURES, STANDARD
 from table_text import number, table
 
 from kdguard.export.tasks import TASKS
@@ -14,10 +15,6 @@ Row = dict[str, Any]
 OURS = "kdguard harden"
 SUBJECTS = ("quickstart", *TASKS)
 ASVP = "asvp-paired"
-COMPARED = ("output-l1", "fitnets", "fitnets-standardised")
-"""Recipes that every defence was attacked with."""
-STANDARD = ("fitnets", "attention-transfer", "fsp")
-"""Recipes of features as published, by attackers who know nothing of the defence."""
 GOAL_DB, GOAL_SSIM_PCT = 4.0, 60.0
 """What arXiv 2510.08925 reports a student to lose."""
 
@@ -35,9 +32,14 @@ def entries_of(board: Row) -> dict[str, Row]:
     return {entry["recipe"]: entry for entry in board["summary"]}
 
 
+def _diverged(entry: Row) -> int:
+    """Students of either side."""
+    return int(entry["clean"]["diverged"] + entry["hardened"]["diverged"])
+
+
 def drop_of(entry: Row) -> str:
     """With its interval; the count of diverged students where there are any."""
-    diverged = entry["clean"]["diverged"] + entry["hardened"]["diverged"]
+    diverged = _diverged(entry)
     return f"{diverged} diverged" if diverged else plus_minus(entry["drop_db"], entry["drop_ci95"])
 
 
@@ -55,6 +57,8 @@ def best_responses(rows: Sequence[Row]) -> str:
 
     def line(name: str, board: Row) -> list[str]:
         best, left, marks = board["best_response"], board["help_left"], board["landmarks"]
+        if best is None or left is None:
+            return [name, *["-"] * (len(headings) - 1)]
         return [
             name,
             f"{number(best['clean']['psnr'])} dB, `{best['clean']['recipe']}`",
@@ -117,11 +121,9 @@ def other_defences(rows: Sequence[Row]) -> str:
             if name not in others:
                 continue
             entries = entries_of(board)
-            drops = [drop_of(entries[recipe]) for recipe in COMPARED]
-            ssim = max(entries[r]["ssim_drop_pct"] for r in COMPARED)
-            lines.append([name, defence, *drops, f"{number(ssim, 1)} %"])
+            lines.append([name, defence, *(_drop_and_ssim(entries.get(recipe)) for recipe in FEATURES)])
     lines.sort(key=lambda line: SUBJECTS.index(line[0]))
-    headings = ["teacher", "defence", *(f"`{recipe}`" for recipe in COMPARED), "largest SSIM drop"]
+    headings = ["teacher", "defence", *(f"`{recipe}`, dB, SSIM" for recipe in FEATURES)]
     return table(headings, lines) if lines else "Not recorded yet: `python benchmarks/red_team.py --defence NAME`."
 
 
@@ -139,20 +141,30 @@ def headline(rows: Sequence[Row]) -> str:
 
 
 def _drop_and_ssim(entry: Row | None) -> str:
-    return "not run" if entry is None else f"{drop_of(entry)}, {number(entry['ssim_drop_pct'], 0)} %"
+    if entry is None:
+        return "not run"
+    return drop_of(entry) if _diverged(entry) else f"{drop_of(entry)}, {number(entry['ssim_drop_pct'], 0)} %"
 
 
 def headline_goal(rows: Sequence[Row]) -> str:
     """On which teachers plain ASVP costs a standard feature recipe what its paper reports."""
-
-    def reached(board: Row) -> bool:
-        return any(e["drop_db"] >= GOAL_DB and e["ssim_drop_pct"] >= GOAL_SSIM_PCT for e in board["summary"])
-
     found = boards(rows, ASVP, tuned=False)
-    held = [name for name, board in found.items() if reached(board)]
-    missed = [name for name in found if name not in held]
-    text = f"At least {GOAL_DB:g} dB and {GOAL_SSIM_PCT:g} % of SSIM, by one of these recipes"
-    return f"{text}: reached on {', '.join(held) or 'none'}; missed on {', '.join(missed) or 'none'}."
+
+    def naming(reached: Callable[[Row], bool]) -> str:
+        """Teachers, with the recipes that reached it there."""
+        lines = []
+        for name, board in found.items():
+            sound = [entry for entry in board["summary"] if not _diverged(entry)]
+            if recipes := [entry["recipe"] for entry in sound if reached(entry)]:
+                lines.append(f"{name} ({', '.join(recipes)})")
+        return ", ".join(lines) or "none"
+
+    surely = naming(lambda e: e["drop_db"] - (e["drop_ci95"] or 0) >= GOAL_DB)
+    whole = naming(lambda e: e["drop_db"] - (e["drop_ci95"] or 0) >= GOAL_DB and e["ssim_drop_pct"] >= GOAL_SSIM_PCT)
+    return (
+        f"Of {len(found)} teachers, at least {GOAL_DB:g} dB beyond its interval is lost on {surely}; that and at least "
+        f"{GOAL_SSIM_PCT:g} % of SSIM on {whole}."
+    )
 
 
 def strengths(rows: Sequence[Row]) -> str:

@@ -43,7 +43,7 @@ def attack(
         list[str] | None, typer.Option("--recipes", help="Recipe names, repeated or comma-separated, or all.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Students per recipe and teacher.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps per student, at most.")] = 600,
+    steps: Annotated[int, typer.Option(min=1, max=10_000_000, help="Training steps per student, at most.")] = 600,
     student: Annotated[options.FamilyOption, typer.Option(help="Kind of student.")] = options.FamilyOption.residual_cnn,
     size: Annotated[options.SizeOption, typer.Option(help="Size of the students.")] = options.SizeOption.small,
     learning_rates: Annotated[

@@ -118,10 +118,10 @@ def training_options(
     """As the red team takes them.
 
     Raises:
-        UserError: a learning rate that is no positive number.
+        UserError: a learning rate that is no positive number, too large, or given twice.
     """
     from kdguard.export.errors import UserError
-    from kdguard.runtime.red_team.options import TrainingOptions
+    from kdguard.runtime.red_team.options import MAX_LEARNING_RATE, TrainingOptions
 
     given = TrainingOptions(steps=steps, family=student.value, size=size.value, early_stopping=early_stopping)
     if learning_rates is None:
@@ -130,8 +130,11 @@ def training_options(
         rates = tuple(float(rate) for rate in learning_rates.split(","))
     except ValueError:
         rates = ()
-    if not rates or not all(0 < rate < float("inf") for rate in rates):
-        raise UserError(f"--learning-rates {learning_rates}: give positive numbers with commas between, as 2e-3,5e-3")
+    if not rates or len(set(rates)) < len(rates) or not all(0 < rate <= MAX_LEARNING_RATE for rate in rates):
+        raise UserError(
+            f"--learning-rates {learning_rates}: give numbers above 0 and up to {MAX_LEARNING_RATE:g}, each once, with "
+            "commas between, as 2e-3,5e-3"
+        )
     return given.model_copy(update={"learning_rates": rates})
 
 

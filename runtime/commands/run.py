@@ -11,7 +11,9 @@ import typer
 def run(
     pipeline: Annotated[Path, typer.Argument(help="A pipeline.yaml.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder; overrides the file's.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps per student; overrides the file's.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=10_000_000, help="Training steps per student; overrides the file's.")
+    ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Students per recipe; overrides the file's.")] = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the summary as JSON.")] = None,
 ) -> None:

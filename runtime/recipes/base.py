@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -162,7 +163,8 @@ class Recipe(ABC):
 
 
 ASKING = {"name", "tier", "source", "sources", "weights", "pieces", "query", "chosen_taps"}
-"""What a recipe may say about itself and about what is asked of the teacher; all else decides how students train."""
+"""What a recipe may say about itself and about what is asked of the teacher; all else decides how students train.
+Losses must not read these."""
 
 
 def training_class(recipe: Recipe) -> type:
@@ -174,5 +176,8 @@ def training_class(recipe: Recipe) -> type:
 
 
 def _trains_its_own_way(recipe: type) -> bool:
-    written = {name for name in vars(recipe) if not name.startswith("__")} - {"_abc_impl"}
+    # The interpreter's own entries are strings and the like; what somebody wrote with two underscores can be called.
+    written = {
+        name for name, value in vars(recipe).items() if not name.startswith("__") or inspect.isfunction(value)
+    } - {"_abc_impl", "__annotate_func__"}
     return bool(written - ASKING)

@@ -69,6 +69,8 @@ def attack(
         UserError: unknown recipe, bad models or data, a tap that is not there.
     """
     names = all_if_asked(options.recipes)
+    if "all" in names:
+        raise UserError("--recipes all: give `all` alone, it stands for every recipe")
     recipes = [get_recipe(name) for name in names]
     if not recipes or len(set(names)) < len(names):
         raise UserError("give at least one recipe, each once; `kdguard attack --list-recipes` shows them")
@@ -209,15 +211,15 @@ def _load_images(
     """Images to train on and images to score on, disjoint."""
     task = get_task(card.task)
     pairs = load_pairs(data, task, card.channels, card.scale, seed)
+    seen: dict[bytes, str] = {}
+    for pair in pairs:
+        if (twin := seen.setdefault(pair.clean.tobytes(), pair.name)) != pair.name:
+            raise UserError(f"{data}: {twin!r} and {pair.name!r} are the same image; leave one out")
     if test_data is not None:
         test = load_pairs(test_data, task, card.channels, card.scale, seed + 1)
         refuse_overlap(pairs, test, "training")
         return pairs, test
     if len(pairs) < 2:
         raise UserError(f"{data}: one image cannot be both trained and scored on; add images or give --test-data")
-    seen: dict[bytes, str] = {}
-    for pair in pairs:
-        if (twin := seen.setdefault(pair.clean.tobytes(), pair.name)) != pair.name:
-            raise UserError(f"{data}: {twin!r} and {pair.name!r} are the same image; leave one out")
     test = pairs[3::4] or pairs[-1:]
     return [pair for pair in pairs if all(pair is not kept for kept in test)], test

@@ -17,6 +17,8 @@ from kdguard.export.tasks import Image, get_task
 from kdguard.runtime.fidelity import Quality, measure_fidelity
 from kdguard.runtime.metrics import psnr, ssim
 from kdguard.runtime.red_team.bound import pooled_db
+from kdguard.runtime.red_team.code_hash import hash_code
+from kdguard.runtime.red_team.teacher_cache import asked_by
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.terminal import progress_bar
 
@@ -70,7 +72,7 @@ def kept_landmarks(
     Args:
         identity: hashes of both models and of the pairs.
     """
-    key = repr((*identity, card.model_dump_json()))
+    key = repr((*identity, card.model_dump_json(), hash_code(__name__), *asked_by()))
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}-landmarks.json"
     try:
         return Landmarks.model_validate_json(path.read_bytes())

@@ -17,7 +17,7 @@ from kdguard.runtime.recipes.base import Loot, Recipe, Source
 from kdguard.runtime.red_team.code_hash import hash_code, modules_of
 from kdguard.runtime.red_team.material import Material, Tiles
 from kdguard.runtime.red_team.pieces import Pieces
-from kdguard.runtime.red_team.teacher_cache import OUTPUT, Answers, SessionOpener, TeacherCache
+from kdguard.runtime.red_team.teacher_cache import OUTPUT, Answers, SessionOpener, TeacherCache, asked_by
 from kdguard.runtime.session import RestorationSession, check_taps
 
 Edit = Callable[[Loot], onnx.ModelProto]
@@ -92,7 +92,7 @@ class Thief:
             query = replace(query, edit=None, edit_name="")
         what = f"asking the {self._source} model ({recipe.name})"
         asked = [*pieces.train, *pieces.validation]
-        plain = (self._model_hash, tiles.identity, self._loot.card.model_dump_json())
+        plain = (self._model_hash, tiles.identity, self._loot.card.model_dump_json(), *asked_by())
         code = hash_code(*modules_of(type(recipe)))
         # Whoever holds the file asks the file: what he edits gives him maps, and its outputs would be worse.
         whole = query.edit is None and query.views is None

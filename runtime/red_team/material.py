@@ -13,7 +13,8 @@ import numpy as np
 from kdguard.export.files import atomic_path
 from kdguard.export.image_pairs import ImagePair, hash_pairs
 from kdguard.runtime.red_team.pieces import Pieces
-from kdguard.runtime.red_team.teacher_cache import Answers, is_whole
+from kdguard.runtime.red_team.stored_array import is_whole, store_array
+from kdguard.runtime.red_team.teacher_cache import Answers
 from kdguard.runtime.red_team.tile import hash_tiles
 
 
@@ -84,8 +85,7 @@ def store_tiles(pieces: Pieces, folder: Path) -> Tiles:
     for kind in ("degraded", "clean"):
         path = folder / f"{identity}-{kind}.npy"
         if not is_whole(path, len(pairs)):
-            with atomic_path(path) as part, part.open("wb") as stream:
-                np.save(stream, np.stack([getattr(pair, kind).transpose(2, 0, 1) for pair in pairs]))
+            store_array(path, np.stack([getattr(pair, kind).transpose(2, 0, 1) for pair in pairs]))
         paths.append(path)
     return Tiles(paths[0], paths[1], len(pieces.train), pieces.made, identity)
 

@@ -13,6 +13,9 @@ from kdguard.runtime.yaml_section import YamlSection
 
 DEFAULT_RECIPES = ("scratch", "output-l1", "fitnets")
 Backend = Literal["joblib", "ray"]
+MAX_STEPS = 10_000_000
+MAX_LEARNING_RATE = 1000.0
+"""Far beyond what trains anything; what lies above would end in numbers that torch cannot hold."""
 
 
 def all_if_asked(names: Sequence[str]) -> tuple[str, ...]:
@@ -27,10 +30,10 @@ class TrainingOptions(YamlSection):
 
     family: Family = "residual-cnn"
     size: Size = "small"
-    steps: int = Field(600, ge=1, description="at most; validation may stop earlier")
+    steps: int = Field(600, ge=1, le=MAX_STEPS, description="at most; validation may stop earlier")
     batch: int = Field(8, ge=1)
     patch: int = Field(48, ge=8, description="side of the random crops, in pixels of the degraded image")
-    learning_rates: tuple[Annotated[float, Field(gt=0, lt=float("inf"))], ...] = Field(
+    learning_rates: tuple[Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)], ...] = Field(
         (5e-3, 2e-3, 1.2e-2), min_length=1, description="tried in this order, chosen per recipe by validation"
     )
     early_stopping: bool = Field(True, description="keep the best student by validation instead of the last")

@@ -34,7 +34,9 @@ def _about_models(board: Scoreboard) -> list[str]:
 def _about_students(board: Scoreboard) -> list[str]:
     best = board.best_response
     if best is None:
-        return []
+        if all(entry.tier == "control" for entry in board.summary):
+            return []
+        return ["every student of one side diverged, so nothing is compared; give smaller --learning-rates"]
     lines, landmarks = [], board.landmarks
     reached = max(best.clean.psnr, best.hardened.psnr)
     if landmarks is not None and reached < landmarks.degraded.psnr:

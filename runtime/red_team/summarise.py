@@ -130,9 +130,10 @@ def _difference(first: Sequence[TrialResult], second: Sequence[TrialResult]) -> 
 def _best_response(summary: Sequence[SummaryEntry], results: Sequence[TrialResult]) -> BestResponse | None:
     if all(entry.tier == "control" for entry in summary):
         return None
-    sound_clean = [entry for entry in summary if not entry.clean.diverged]
-    # What only ever asks the clean teacher is nothing that a thief of the hardened one can do.
+    # What only ever asks the clean teacher is nothing that a thief of the hardened one can do: beside it
+    # on the clean side alone, anything would look like a defence.
     open_to_all = [entry for entry in summary if get_recipe(entry.recipe).sources != ("clean",)]
+    sound_clean = [entry for entry in open_to_all if not entry.clean.diverged]
     sound_hardened = [entry for entry in open_to_all if not entry.hardened.diverged]
     if not sound_clean or not sound_hardened:
         return None

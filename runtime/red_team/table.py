@@ -67,7 +67,10 @@ def _students(group: Group) -> str:
 def _footnotes(board: Scoreboard) -> list[str]:
     lines = []
     if any(entry.bound_db is not None for entry in board.summary):
-        lines.append("pooled, at most: drop of the error over all images together, and what outputs so close can cost")
+        lines.append(
+            "pooled, at most: drop of the error over all images together, and what outputs so close can cost students "
+            "trained to the end; seeds alone differ by more"
+        )
     if board.help_left:
         lines.append(help_left_line(board))
     lines += [f"{missing.recipe} ({missing.tier}) was not run: {missing.reason}" for missing in board.not_run]

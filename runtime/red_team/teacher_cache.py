@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +18,9 @@ from kdguard.export.errors import UserError
 from kdguard.export.files import atomic_path, made_folder
 from kdguard.export.image_tensor import image_to_tensor, model_size, tensor_to_image
 from kdguard.export.tasks import Image
+from kdguard.runtime.recipes.base import NothingToWorkWithError
+from kdguard.runtime.red_team.code_hash import hash_code
+from kdguard.runtime.red_team.stored_array import is_whole, seal, store_array
 from kdguard.runtime.red_team.tile import Tile
 from kdguard.runtime.red_team.views import turn, turn_back
 from kdguard.runtime.session import RestorationSession
@@ -102,23 +104,20 @@ class TeacherCache:
         target = self.folder / f"{entry}-reworked.npy"
         maps: list[Maps] = [np.load(path, mmap_mode="r") for path in answers.maps]
         if not is_whole(target, len(maps[0])):
-            values = change(maps)
-            with atomic_path(target) as path, path.open("wb") as stream:
-                np.save(stream, values.astype(np.float32))
+            store_array(target, change(maps).astype(np.float32))
         return Answers(answers.output, (target,))
+
+
+def asked_by() -> tuple[str, str]:
+    """What asks: the code from session to tile, and the runtime's version. Part of the keys of all answers."""
+    import onnxruntime
+
+    return hash_code(__name__), onnxruntime.__version__
 
 
 def _file_name(tensor: str) -> str:
     """Tensor names hold slashes and worse."""
     return "output" if tensor == OUTPUT else "tap-" + hashlib.sha256(tensor.encode()).hexdigest()[:16]
-
-
-def is_whole(path: Path, count: int) -> bool:
-    """Whether an array of so many entries is there, undamaged: a full disk or a careless copy may have cut it."""
-    try:
-        return len(np.load(path, mmap_mode="r")) == count
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile):
-        return False
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> Maps:
@@ -163,8 +162,9 @@ def _fill(
                         arrays[name] = _new_array(part, shape)
                     arrays[name][index] = found[name]
                 advance()
-        for array in arrays.values():
+        for name, array in arrays.items():
             array.flush()  # type: ignore[attr-defined]
+            seal(parts[name], targets[name])
 
 
 def _answer(session: RestorationSession, image: Image, views: Sequence[int]) -> dict[str, Maps]:
@@ -191,4 +191,8 @@ def _cut(answer: dict[str, Maps], tile: Tile, session: RestorationSession) -> di
     if not np.isfinite(output).all():
         raise UserError(f"{tile.name!r}: the model gives NaN or infinity on this tile; leave that image out")
     size = model_size(card, *tile.around.shape[:2])
-    return {OUTPUT: output} | {name: tile.cut_map(answer[name], *size) for name in session.taps}
+    maps = {name: tile.cut_map(answer[name], *size) for name in session.taps}
+    for name, values in maps.items():
+        if not np.isfinite(values).all():
+            raise NothingToWorkWithError(f"tap {name!r} holds NaN or infinity on {tile.name!r}; name another --tap")
+    return {OUTPUT: output} | maps

@@ -121,6 +121,9 @@ def _train(trial: Trial, device: torch.device, batch: int) -> Trained:
         student.load_state_dict(judge.best_state)
     else:
         trained.diverged = trained.diverged_at > 0
+        if trained.validation_curve:
+            # Settings are chosen by the score of the student that is kept, and that is the last one.
+            trained.validation_db = trained.validation_curve[-1][1]
     return trained
 
 

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import joblib
@@ -46,7 +47,8 @@ def run_trials(trials: Sequence[Trial], job: Job) -> Iterator[tuple[Trial, Trial
     finally:
         if not finished:
             # Without this the workers finish what they have before the process may end.
-            get_reusable_executor().shutdown(wait=False, kill_workers=True)
+            with suppress(AttributeError, OSError):  # loky stumbles over workers that are gone already
+                get_reusable_executor().shutdown(wait=False, kill_workers=True)
 
 
 def _with_trial(job: Job, trial: Trial, threads: int) -> tuple[Trial, TrialResult]:

@@ -11,6 +11,7 @@ import pytest
 from kdguard.export.errors import GateFailedError, UserError
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
+from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.defences import DEFENCES, Defence, Subject, get_defence
 from kdguard.runtime.defences.base import Strengthen
 from kdguard.runtime.defences.calibrate import calibrate, middle_layers
@@ -48,6 +49,12 @@ def test_the_strongest_setting_within_the_budget_is_taken(name: str, subject: Su
     assert not measure_fidelity(*sessions, list(subject.pairs), subject.card.task, 0.1)[0].within_budget
     assert report.layers == (["b", "d"] if get_defence(name).of_features else [])
     onnx.checker.check_model(found.model, full_check=True)
+
+
+def test_literal_asvp_amplifies_four_values_in_the_path(subject: Subject) -> None:
+    layers = hardened_layers(get_defence("literal-asvp").prepare(subject)(0.5))
+    assert [(layer.layer, layer.placement) for layer in layers] == [("b", "in-path"), ("d", "in-path")]
+    assert {(layer.op.rank, layer.op.gain) for layer in layers} == {(4, 1.5)}
 
 
 class Fixed(Defence):

@@ -31,7 +31,8 @@ def test_only_recipes_that_ask_otherwise_share(name: str) -> None:
     assert training_class(recipe) is ALIKE.get(name, type(recipe))
 
 
-@pytest.mark.parametrize("member", ["helper", "loss", "ground_truth", "taps", "_hook"])
+@pytest.mark.parametrize("member", ["helper", "loss", "ground_truth", "taps", "_hook", "__init__"])
 def test_whatever_decides_how_students_train_parts_a_recipe_from_its_base(member: str) -> None:
-    changed = type("Changed", (FitNets,), {"name": "changed", member: getattr(FitNets, member, None)})
+    written = {"__init__": lambda self: setattr(self, "taps", 2)}.get(member, getattr(FitNets, member, None))
+    changed = type("Changed", (FitNets,), {"name": "changed", "__doc__": "Changed.", member: written})
     assert training_class(changed()) is changed

@@ -64,6 +64,13 @@ def test_a_stage_is_what_the_stages_before_it_are_put_through() -> None:
     assert contrast(found, found, [stages_of(1 - image)]) == 0
 
 
+def test_stages_count_as_in_the_paper() -> None:
+    zeros, ones = [torch.zeros(1)] * 5, [torch.ones(1)] * 5
+    wanted = [torch.tensor([10.0**power]) for power in range(5)]
+    expected = 1 / 32 + 10 / 16 + 100 / 8 + 1000 / 4 + 10000
+    assert contrast(zeros, wanted, [ones]).item() == pytest.approx(expected, rel=1e-5)
+
+
 class Scaled(Halving):
     """Has one weight, the factor on the image."""
 
@@ -87,6 +94,18 @@ def test_dckd_stays_away_from_what_the_student_answered_before(
     shallow, deep = 0.1 / (0.2 + 4 * 0.1), 0.13 / (0.2 + 4 * 0.11)
     expected = 0.1 + 0.1 + 0.1 * (SHALLOW_WEIGHTS * shallow + deep)
     assert loss_of("dckd", given) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_student_before_moves_as_training_goes_on(plain_eyes: None) -> None:
+    student = Scaled()
+    helper = get_recipe("dckd").helper(student, ())
+    assert helper is not None
+    with torch.no_grad():
+        student.factor.fill_(1.5)
+    asked = Batch(flat(0.8), flat(0.5), torch.tensor([True]), flat(0.7))
+    for _ in range(dckd.FOLLOW_EVERY):
+        get_recipe("dckd").loss(Step(student, Restoration(flat(0.6), ()), asked, helper, 0.1))
+    assert helper.get_parameter("factor").item() == pytest.approx(0.1 * 0.5 + 0.9 * 1.5)
 
 
 def test_the_student_before_follows_at_a_distance() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdguard.export.errors import UserError
-from kdguard.runtime.recipes import RECIPES, Batch, Recipe, Step, dckd, get_recipe
+from kdguard.runtime.recipes import RECIPES, Batch, Recipe, Step, dckd, fakd, get_recipe
 from kdguard.runtime.students.base import Restoration, Student
 
 OUTPUT = torch.tensor([[[[0.1, 0.2], [0.3, 0.4]]]])
@@ -44,7 +44,7 @@ def step(helper: nn.Module | None = None, weight: float = 1.0, asked: Batch | No
 
 
 def loss_of(name: str, given: Step) -> float:
-    return float(get_recipe(name).loss(given))
+    return get_recipe(name).loss(given).item()
 
 
 def set_to(convolution: nn.Module, weight: Sequence[float], bias: Sequence[float]) -> None:
@@ -104,9 +104,14 @@ def test_fitnets_adds_the_squared_distance_after_the_adaptor(name: str) -> None:
 
 
 def test_fitnets_resizes_the_students_map() -> None:
-    helper = fitnets_helper("fitnets")
-    wide = batch([TAPPED.repeat_interleave(2, -1).repeat_interleave(2, -2)])
-    assert loss_of("fitnets", step(helper, asked=wide)) > TO_TEACHER
+    helper = get_recipe("fitnets").helper(Halving(), (1,))
+    assert helper is not None
+    set_to(helper, [1.0], [0.0])
+    # 1 2 / 3 4 between pixel centres: rows of 1, 1.25, 1.75, 2 that rise by 2 from top to bottom.
+    row = torch.tensor([1.0, 1.25, 1.75, 2.0])
+    wide = torch.stack([row + rise for rise in (0.0, 0.5, 1.5, 2.0)])[None, None]
+    assert loss_of("fitnets", step(helper, asked=batch([wide]))) == pytest.approx(TO_TEACHER)
+    assert loss_of("fitnets", step(helper, asked=batch([wide + 2]))) == pytest.approx(TO_TEACHER + 4)
 
 
 def test_attention_transfer_compares_where_maps_are_strong() -> None:
@@ -127,6 +132,19 @@ def test_fakd_compares_cosines_between_positions() -> None:
     # has cosine 8 / sqrt(73) with the three others, in both triangles of the 4 x 4 matrix.
     expected = 6 * (1 - 8 / sqrt(73)) / 16
     assert loss_of("fakd", step()) == pytest.approx(TO_TRUTH + TO_TEACHER + expected, rel=1e-5)
+
+
+def test_fakd_pools_large_maps_by_their_means() -> None:
+    spot = torch.zeros(1, 2, 4, 4)
+    spot[:, 0, 0, 0] = 4
+    spot[:, 1] = 1
+    # The block with the spot: means 1 and 1; the three others 0 and 1.
+    expected = torch.tensor([[[sqrt(0.5), 0, 0, 0], [sqrt(0.5), 1, 1, 1]]])
+    torch.testing.assert_close(fakd._directions(spot, 2), expected)
+    assert f"{fakd.MAX_SIDE}x{fakd.MAX_SIDE} at most" in str(fakd.Fakd.__doc__)
+    small, large = (torch.rand(1, 1, side, side) for side in (fakd.MAX_SIDE, 2 * fakd.MAX_SIDE))
+    given = replace(step(asked=batch([large])), restoration=Restoration(OUTPUT, (small, small)))
+    assert loss_of("fakd", given) == pytest.approx(TO_TRUTH + TO_TEACHER, abs=1e-4)
 
 
 def test_fsp_compares_products_of_two_layers() -> None:

@@ -14,7 +14,7 @@ from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.reference import svd_perturb
-from kdguard.runtime.recipes import get_recipe
+from kdguard.runtime.recipes import RECIPES, get_recipe
 from kdguard.runtime.recipes.base import Loot
 from kdguard.runtime.recipes.dihedral_average import harmless_views
 from kdguard.runtime.recipes.fitnets_standardised import standardised
@@ -85,6 +85,27 @@ def test_substitution_is_deletion_without_deleting(
     tensor = image_to_tensor(IMAGE, card)
     clean, substituted = (RestorationSession(m, card).run(tensor)[0] for m in (conv_net, model))
     np.testing.assert_allclose(substituted, clean, atol=1e-6)
+
+
+class Offered:
+    """Scissors whose cuts are known by their names."""
+
+    def own(self) -> str:
+        return "own"
+
+    def of_one_image(self) -> str:
+        return "of one image"
+
+    def with_zoomed(self) -> str:
+        return "with zoomed"
+
+
+def test_two_recipes_cut_tiles_of_their_own() -> None:
+    cut = {name: recipe.pieces(Offered()) for name, recipe in RECIPES.items()}  # type: ignore[arg-type]
+    assert {name: pieces for name, pieces in cut.items() if pieces != "own"} == {
+        "single-query": "of one image",
+        "dukd": "with zoomed",
+    }
 
 
 def test_fsp_needs_two_layers(hardened: onnx.ModelProto, card: ModelCard) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import helper
 
 from kdguard.export.image_tensor import image_to_tensor
@@ -75,6 +78,30 @@ def test_paired_nodes_leave_nothing_to_train(
     assert finetuned(loot(paired, card)) == refitted(loot(paired, card))
     with pytest.raises(AssertionError, match="trained"):
         finetuned(loot(in_path(conv_net), card, tap="a"))
+
+
+def test_the_best_state_by_the_shipped_answers_is_kept(
+    conv_net: onnx.ModelProto, card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores: list[float] = []
+    holding = loot(in_path(conv_net), card, tap="a")
+    shipped = RestorationSession(holding.model, card)
+
+    class Near:
+        """Answers as the shipped model does, 0.1 too bright."""
+
+        device = torch.device("cpu")
+
+        def __call__(self, images: np.ndarray) -> list[torch.Tensor]:
+            return [torch.from_numpy(shipped.run(images)[0]) + 0.1]
+
+    def remember(model: onnx.ModelProto, _card: object, _loss: object, score: Callable, *_: object) -> onnx.ModelProto:
+        scores.append(score(Near()))
+        return model
+
+    monkeypatch.setattr(strip_finetune, "finetune", remember)
+    finetuned(holding)
+    assert scores == [pytest.approx(-0.1, abs=1e-5)]
 
 
 def test_a_file_that_torch_cannot_train_is_nothing_to_work_with(card: ModelCard) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -187,12 +188,18 @@ def test_training_images_are_not_scored(conv_net_file: Path, hardened_file: Path
         attack(hardened_file, conv_net_file, pairs_folder, pairs_folder, options())
 
 
-def test_one_image_under_two_names_is_told(pairs_folder: Path, card: ModelCard) -> None:
+def test_one_image_under_two_names_is_told(pairs_folder: Path, card: ModelCard, tmp_path: Path) -> None:
     """Else a score on the one would measure the memory of the other."""
     for folder in ("clean", "degraded"):
         (pairs_folder / folder / "p9.png").write_bytes((pairs_folder / folder / "p0.png").read_bytes())
-    with pytest.raises(UserError, match=r"'p0.png' and 'p9.png' are the same image"):
-        _load_images(pairs_folder, None, card, seed=0)
+    elsewhere = tmp_path / "elsewhere"
+    for folder in ("clean", "degraded"):
+        (elsewhere / folder).mkdir(parents=True)
+        shutil.move(pairs_folder / folder / "p3.png", elsewhere / folder)
+    # One of the two might validate what the other trained, too.
+    for test_data in (None, elsewhere):
+        with pytest.raises(UserError, match=r"'p0.png' and 'p9.png' are the same image"):
+            _load_images(pairs_folder, test_data, card, seed=0)
 
 
 def test_images_that_score_are_degraded_by_another_seed(pairs_folder: Path, card: ModelCard, tmp_path: Path) -> None:

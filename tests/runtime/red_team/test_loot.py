@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from kdguard.export.image_tensor import image_to_tensor
@@ -161,6 +162,9 @@ def change_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Non
         ("strip", "kdguard.graph_passes.strip_nodes", [{"d"}]),
         ("strip+refit", "kdguard.runtime.strip", [{"d"}]),
         ("dihedral-average", "kdguard.runtime.recipes.dihedral_average", [{""}]),
+        ("fitnets", "kdguard.runtime.red_team.teacher_cache", [{"", "d"}]),
+        ("fitnets", "kdguard.runtime.red_team.tile", [{"", "d"}]),
+        ("fitnets", "kdguard.runtime.session", [{"", "d"}]),
         # What nobody edits is asked for by nobody's code.
         ("fitnets", "kdguard.runtime.recipes.fitnets", []),
     ],
@@ -176,6 +180,23 @@ def test_answers_that_other_code_asked_for_are_not_taken(
     second = material(loot, get_recipe(recipe), tmp_path)
     assert asked == again
     assert (second.identity == first.identity) == (not again)
+
+
+def test_answers_of_another_runtime_are_not_taken(
+    loot: Loot, tmp_path: Path, asked: list[set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = material(loot, get_recipe("output-l1"), tmp_path)
+    monkeypatch.setattr(onnxruntime, "__version__", "0.0")
+    assert material(loot, get_recipe("output-l1"), tmp_path).identity != first.identity
+
+
+def test_on_the_clean_file_whoever_goes_around_our_nodes_asks_for_the_same(
+    conv_net: onnx.ModelProto, card: ModelCard, tmp_path: Path
+) -> None:
+    """So they share answers, and students."""
+    clean = Loot(conv_net, card, "d", "b", [IMAGE], [TILE], [TILE])
+    around = ("fitnets", "pre-tap", "strip", "strip+refit", "strip+finetune", "plugin-substitution")
+    assert len({material(clean, get_recipe(name), tmp_path).identity for name in around}) == 1
 
 
 def test_maps_that_other_code_reworked_are_not_taken(loot: Loot, tmp_path: Path, change_code: Callable) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from kdguard.runtime.red_team.landmarks import Landmarks
 from kdguard.runtime.red_team.options import TrainingOptions
 from kdguard.runtime.red_team.remarks import remarks
@@ -46,6 +48,12 @@ def test_wrong_files() -> None:
     assert "'a' is no hardened layer" in found(tap="a")
     off = landmarks().model_copy(update={"failures": ["loss 3.0 dB is over the budget"]})
     assert "loss 3.0 dB is over the budget: is it made from this teacher?" in found(marks=off)
+
+
+def test_students_that_all_diverged_compare_nothing() -> None:
+    lost = [dataclasses.replace(t, diverged=True) for t in TRIALS]
+    assert "every student of one side diverged, so nothing is compared; give smaller" in found(board(lost))
+    assert found(board(TRIALS[:3])) == ""
 
 
 def test_students_that_learned_nothing() -> None:

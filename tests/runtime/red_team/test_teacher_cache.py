@@ -12,7 +12,9 @@ from onnx import helper
 
 from kdguard.export.errors import UserError
 from kdguard.export.model_card import ModelCard
-from kdguard.runtime.red_team.teacher_cache import OUTPUT, TeacherCache, is_whole
+from kdguard.runtime.recipes.base import NothingToWorkWithError
+from kdguard.runtime.red_team.stored_array import is_whole
+from kdguard.runtime.red_team.teacher_cache import OUTPUT, TeacherCache
 from kdguard.runtime.red_team.tile import Tile
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_model, photograph
@@ -83,9 +85,18 @@ def test_a_file_system_that_cannot_take_room_beforehand_is_written_to(
     assert is_whole(ask(card, tmp_path), 1)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"\x93NUMPY", b"text"])
-def test_other_files_are_no_whole_arrays(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.npy").write_bytes(content)
-    assert not is_whole(tmp_path / "a.npy", 1)
-    np.save(tmp_path / "one.npy", np.float32(1))
-    assert not is_whole(tmp_path / "one.npy", 1)
+def test_a_map_that_overflows_is_nothing_to_work_with(card: ModelCard, tmp_path: Path) -> None:
+    """Students of it would diverge, and nobody would be told why."""
+    nodes = [
+        helper.make_node("Log", ["image"], ["logarithms"]),
+        helper.make_node("Identity", ["image"], ["restored"]),
+    ]
+    image = np.zeros((16, 16, 3), np.float32)
+    tile = Tile("dark", image, image, image)
+
+    def open_session(taps: object) -> tuple[RestorationSession, tuple[int, ...]]:
+        return RestorationSession(make_model(nodes, {}), card, taps=["logarithms"]), (0,)
+
+    with pytest.raises(NothingToWorkWithError, match="tap 'logarithms' holds NaN or infinity on 'dark'"):
+        TeacherCache(tmp_path).ask(("key",), [tile], [OUTPUT, "logarithms"], open_session, "")
+    assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,8 @@ import torch
 
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair
+from kdguard.export.tasks import get_task
+from kdguard.runtime.metrics import psnr, ssim
 from kdguard.runtime.recipes import RECIPES, get_recipe
 from kdguard.runtime.recipes.base import Step
 from kdguard.runtime.recipes.fitnets import FitNets
@@ -20,7 +22,7 @@ from kdguard.runtime.red_team.batches import Batches
 from kdguard.runtime.red_team.material import Material, Tiles, store_test_set
 from kdguard.runtime.red_team.options import TrainingOptions
 from kdguard.runtime.red_team.teacher_cache import Answers
-from kdguard.runtime.red_team.training import EVALUATIONS, PATIENCE
+from kdguard.runtime.red_team.training import CEILING_DB, EVALUATIONS, PATIENCE, Trained, _Judge
 from kdguard.runtime.red_team.trial import Trial, run_trial
 from kdguard.runtime.students.base import Student
 from tests.conftest import photograph
@@ -155,6 +157,42 @@ def test_the_best_student_by_validation_is_kept(tmp_path: Path, monkeypatch: pyt
     assert kept.validation_db == max(score for _, score in kept.validation_curve)
     assert kept.psnr > last.psnr + 3
     assert last.steps == 40
+
+
+def test_whoever_keeps_the_last_student_chooses_by_its_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate whose students peak early and then collapse is no good rate to him."""
+    monkeypatch.setattr(OutputL1, "loss", spoiling(20))
+    last = run_trial(make_trial(tmp_path, steps=40, recipe="output-l1", early_stopping=False), 1)
+    scores = [score for _, score in last.validation_curve]
+    assert last.validation_db == scores[-1] < max(scores)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_test_images_are_scored_by_the_tasks_own_convention(tmp_path: Path, scale: int) -> None:
+    """Super-resolution leaves a border of the scale out."""
+    trial = make_trial(tmp_path, scale=scale, steps=2, recipe="output-l1")
+    (pair,) = trial.test.load()
+    result = run_trial(trial, 1)
+    task = get_task(trial.task)
+    assert result.psnr == pytest.approx(psnr(result.sample, pair.clean, task, scale))
+    assert result.ssim == pytest.approx(ssim(result.sample, pair.clean, task, scale))
+    assert scale == 1 or result.psnr != pytest.approx(psnr(result.sample, pair.clean, task, 1))
+
+
+def test_validation_clips_as_the_score_does() -> None:
+    """Blacker than black is black."""
+
+    class Dark(torch.nn.Module):
+        def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+            return tiles - 5
+
+    class Tiles:
+        def validation(self, truth: bool) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
+
+    trained = Trained(Dark(), 1)  # type: ignore[arg-type]
+    _Judge(Tiles(), get_recipe("scratch"), trained).look(1)  # type: ignore[arg-type]
+    assert trained.validation_db == CEILING_DB
 
 
 def test_training_stops_when_nothing_gets_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

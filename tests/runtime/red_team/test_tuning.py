@@ -70,6 +70,12 @@ def test_the_grid_goes_on_where_the_best_is_at_its_edge(tuned: Callable[..., Tun
     assert rates_of(tuned(lambda _: {}, (1.0,)).tried) == [1.0]
 
 
+def test_rates_are_tried_with_the_best_weight(tuned: Callable[..., Tuned]) -> None:
+    found = tuned(lambda t: {"validation_db": 30.0 + (t.weight == 0.1)}, (2.0, 1.0, 3.0), "strip")
+    assert [(r.weight, r.learning_rate) for r in found.tried] == [(1.0, 2.0), (0.1, 2.0), (0.1, 1.0), (0.1, 3.0)]
+    assert {result.weight for result in found.chosen} == {0.1}
+
+
 def test_equal_settings_leave_the_usual_one(tuned: Callable[..., Tuned]) -> None:
     assert set(rates_of(tuned(lambda _: {}, (2.0, 1.0, 3.0)).chosen)) == {2.0}
 
