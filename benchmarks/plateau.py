@@ -17,8 +17,8 @@ import subjects
 from output import write_results
 
 from kdguard.runtime.red_team.attack import attack
+from kdguard.runtime.red_team.interval import interval95
 from kdguard.runtime.red_team.options import AttackOptions
-from kdguard.runtime.red_team.summarise import interval95
 
 CONTROLS = ("scratch", "same-budget")
 TIMES = 2

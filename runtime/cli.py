@@ -58,6 +58,8 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
             print("kdguard: terminated", file=sys.stderr)
             sys.exit(TERMINATED)
         except KeyboardInterrupt:
+            # A second one would kill us before the exit code is out.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             print("kdguard: interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED)
         except EOFError as error:

@@ -40,9 +40,13 @@ def attack(
     ] = None,
     task: options.Task = None,
     recipes: Annotated[
-        list[str] | None, typer.Option("--recipes", help="Recipe names, repeated or comma-separated, or all.")
+        list[str] | None,
+        typer.Option(
+            "--recipes",
+            help="Recipe names, repeated or comma-separated, or all; scratch, output-l1 and fitnets by default.",
+        ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Students per recipe and teacher.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Students per recipe and teacher.")] = 3,
     steps: Annotated[int, typer.Option(min=1, max=10_000_000, help="Training steps per student, at most.")] = 600,
     student: Annotated[options.FamilyOption, typer.Option(help="Kind of student.")] = options.FamilyOption.residual_cnn,
     size: Annotated[options.SizeOption, typer.Option(help="Size of the students.")] = options.SizeOption.small,
@@ -82,7 +86,6 @@ def attack(
     from kdguard.export.onnx_files import model_files
     from kdguard.runtime.red_team.attack import attack as run_attack
     from kdguard.runtime.red_team.options import DEFAULT_RECIPES, AttackOptions
-    from kdguard.runtime.red_team.remarks import remarks
     from kdguard.runtime.red_team.table import scoreboard_table
     from kdguard.runtime.terminal import say, show
 
@@ -101,7 +104,7 @@ def attack(
         hardened, teacher, data, test_data, attack_options, task=task, cache=cache, overrides=overrides
     )
     show(scoreboard_table(outcome.scoreboard))
-    for remark in remarks(outcome.scoreboard):
-        say(f"note: {remark}", "yellow")
+    for note in outcome.scoreboard.notes:
+        say(f"note: {note}", "yellow")
     if json:
         write_json(json, outcome.scoreboard.model_dump())

@@ -14,7 +14,9 @@ def run(
     steps: Annotated[
         int | None, typer.Option(min=1, max=10_000_000, help="Training steps per student; overrides the file's.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Students per recipe; overrides the file's.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Students per recipe; overrides the file's.")
+    ] = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the summary as JSON.")] = None,
 ) -> None:
     """Export, harden, verify, attack and report into one run folder. Exits with 1 where a gate fails."""

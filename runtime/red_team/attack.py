@@ -9,9 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import onnx
+import onnxruntime
 
 from kdguard.export.errors import UserError
-from kdguard.export.image_pairs import ImagePair, load_pairs, refuse_overlap
+from kdguard.export.image_pairs import ImagePair, hash_pairs, load_pairs, refuse_overlap
 from kdguard.export.model_card import CardOverrides, ModelCard
 from kdguard.export.onnx_files import hash_model, load_onnx
 from kdguard.export.tasks import get_task
@@ -25,6 +26,7 @@ from kdguard.runtime.red_team.loot import Thief, find_earlier_tap, resolve_tap
 from kdguard.runtime.red_team.material import Material, TestSet, store_test_set, store_tiles
 from kdguard.runtime.red_team.options import AttackOptions, all_if_asked
 from kdguard.runtime.red_team.pieces import Scissors
+from kdguard.runtime.red_team.remarks import remarks
 from kdguard.runtime.red_team.scoreboard import NotRun, Scoreboard, Setting
 from kdguard.runtime.red_team.summarise import make_scoreboard
 from kdguard.runtime.red_team.sweep import tune_and_run
@@ -77,6 +79,9 @@ def attack(
     if options.seeds < 1:
         raise UserError(f"--seeds {options.seeds}: at least one seed is needed, three for an interval")
     teacher, hardened = load_onnx(teacher_path), load_onnx(hardened_path)
+    if options.tap is not None:
+        # Checked before any image is read, and where no recipe reads it, too: it was meant.
+        resolve_tap(options.tap, teacher, hardened)
     card = resolve_common_card(teacher, hardened, task, str(teacher_path), overrides, data)
     train, test = _load_images(data, test_data, card, options.seed)
     check_scorable(test, get_task(card.task), card.scale)
@@ -96,6 +101,7 @@ def attack(
         templates = preparation.templates(options, card, stored_test)
         if not templates:
             raise UserError(f"no recipe could be run: {preparation.not_run[0].reason}")
+        _say_what_is_ahead(templates, options)
         tuned = tune_and_run(templates, options.seeds, options.backend, folder / "trials")
         setting = Setting(
             kdguard=version("kdguard"),
@@ -105,6 +111,10 @@ def attack(
             hardened_sha256=hashes["hardened"],
             hardened_layers=[layer.layer for layer in hardened_layers(hardened)],
             task=card.task,
+            torch=version("torch"),
+            onnxruntime=onnxruntime.__version__,
+            owned_sha256=hash_pairs(train),
+            test_sha256=hash_pairs(test),
             owned_images=len(train),
             tiles=options.tiles,
             tile_side=scissors.side,
@@ -112,6 +122,7 @@ def attack(
             training=options.training,
         )
         board = make_scoreboard(tuned, preparation.not_run, options, preparation.tap, len(test), setting, landmarks)
+        board = board.model_copy(update={"notes": remarks(board)})
     return AttackOutcome(board, [result for group in tuned for result in group.chosen])
 
 
@@ -139,9 +150,8 @@ class _Preparation:
         own = scissors.own()
         self._own = own, store_tiles(own, self._folder)
         images = list({id(tile.around): tile.around for tile in own.train}.values())
-        reads = any(recipe.taps for recipe in recipes)
-        # A tap that nothing reads is checked too: it was meant.
-        self.tap = resolve_tap(tap, teacher, hardened) if tap or reads else None
+        reads = any(recipe.taps for recipe in recipes) and (tap is not None or hardened_layers(hardened))
+        self.tap = resolve_tap(tap, teacher, hardened) if tap is not None or reads else None
         earlier = None
         if self.tap and any(recipe.taps > 1 for recipe in recipes):
             earlier = find_earlier_tap(self.tap, teacher, hardened, card, own.train[0].degraded)
@@ -182,6 +192,8 @@ class _Preparation:
         return trials
 
     def _material(self, recipe: Recipe) -> dict[Source, Material]:
+        if recipe.taps and self.tap is None:
+            raise NothingToWorkWithError("the hardened model has no hardened layer to tap; name one with --tap")
         pieces = recipe.pieces(self._scissors)
         own, stored = self._own
         # Most recipes cut nothing of their own, and the same tiles need not be hashed for each.
@@ -203,6 +215,13 @@ def _say_what_there_is(scissors: Scissors, options: AttackOptions, test_images: 
         say("few images: what is best on so few may not be so on others", "yellow")
     if scissors.side < options.training.patch:
         say(f"the images have no room for crops of {options.training.patch} px; {scissors.side} px it is", "yellow")
+
+
+def _say_what_is_ahead(templates: Sequence[Trial], options: AttackOptions) -> None:
+    rates = len(options.training.learning_rates)
+    tried = [len(get_recipe(trial.recipe).weights) + rates - 1 + (rates > 1) for trial in templates]
+    students = sum(tried) + len(templates) * (options.seeds - 1)
+    say(f"about {counted(students, 'student')} of up to {counted(options.training.steps, 'step')} to train")
 
 
 def _load_images(

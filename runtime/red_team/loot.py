@@ -37,11 +37,11 @@ def resolve_tap(wanted: str | None, teacher: onnx.ModelProto, hardened: onnx.Mod
         UserError: no such tensor, or nothing hardened to take.
     """
     layers = hardened_layers(hardened)
-    if not wanted and not layers:
+    if wanted is None and not layers:
         raise UserError("the hardened model has no hardened layer to tap; name one with --tap")
     # A compensated layer moves little; what misleads an attacker is a paired one, where there is one.
     misleading = [layer for layer in layers if layer.placement == "paired"] or layers
-    tap = wanted or misleading[-1].layer
+    tap = misleading[-1].layer if wanted is None else wanted
     check_taps([tap], teacher, "teacher")
     check_taps([tap], hardened, "hardened model")
     return tap

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.recipes.base import Source
 from kdguard.runtime.red_team.landmarks import Landmarks
 from kdguard.runtime.red_team.options import TrainingOptions
@@ -111,6 +110,10 @@ class Setting(BaseModel):
     hardened_sha256: str
     hardened_layers: list[str] = Field(description="layers that kdguard hardened")
     task: str | None
+    torch: str = Field("", description="version")
+    onnxruntime: str = Field("", description="version")
+    owned_sha256: str = Field("", description="of the images that the attacker owns, as loaded")
+    test_sha256: str = Field("", description="of the images that score")
     owned_images: int = Field(description="that the attacker trains and validates on")
     tiles: int
     tile_side: int = Field(description="pixels of the degraded image")
@@ -135,12 +138,8 @@ class Scoreboard(BaseModel):
     test_images: int
     setting: Setting | None = None
     landmarks: Landmarks | None = Field(None, description="what students are to be compared with")
+    notes: list[str] = Field(default_factory=list, description="where the run shows less than its figures seem to")
 
-    @property
-    def controls_lead(self) -> bool:
-        """No recipe that asks a teacher is better than the best one that asks none, on the clean side."""
-        without = [entry.clean.psnr for entry in self.summary if get_recipe(entry.recipe).sources == ("none",)]
-        asking = [
-            e.clean.psnr for e in self.summary if get_recipe(e.recipe).sources != ("none",) and not e.clean.diverged
-        ]
-        return bool(without and asking) and max(asking) <= max(without)
+    def entry(self, recipe: str) -> SummaryEntry:
+        """A recipe's line of the summary."""
+        return next(entry for entry in self.summary if entry.recipe == recipe)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.recipes.base import Source
 from kdguard.runtime.red_team.bound import drop_bound_db
+from kdguard.runtime.red_team.interval import interval95
 from kdguard.runtime.red_team.landmarks import Landmarks
 from kdguard.runtime.red_team.options import AttackOptions
 from kdguard.runtime.red_team.scoreboard import (
@@ -25,13 +25,6 @@ from kdguard.runtime.red_team.scoreboard import (
 )
 from kdguard.runtime.red_team.sweep import Tuned
 from kdguard.runtime.red_team.trial import TrialResult
-
-
-def interval95(values: Sequence[float]) -> float | None:
-    """Half width of the 95 % confidence interval of the mean, Student's t; None for one value."""
-    if len(values) < 2:
-        return None
-    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 def make_scoreboard(

@@ -25,9 +25,8 @@ def scoreboard_table(board: Scoreboard) -> Table:
     best = board.best_response
     if best is not None:
         drop = plus_minus(best.drop_db, best.drop_ci95)
-        table.add_row(
-            "best response", "", number(best.clean.psnr), number(best.hardened.psnr), drop, "", "", "", style="bold"
-        )
+        sides = board.entry(best.clean.recipe).clean, board.entry(best.hardened.recipe).hardened
+        table.add_row("best response", "", *map(_students, sides), drop, "", "", "", style="bold")
         table.add_section()
     if board.landmarks is not None:
         _add_landmarks(table, board.landmarks)

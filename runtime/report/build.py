@@ -17,6 +17,7 @@ from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import Image, get_task
 from kdguard.runtime.fidelity import WORST_MARGIN_DB, RestoredImage
 from kdguard.runtime.metrics import psnr
+from kdguard.runtime.red_team.scoreboard import BestResponse
 from kdguard.runtime.red_team.table import control_words, help_left_line
 from kdguard.runtime.red_team.trial import TrialResult
 from kdguard.runtime.report import figures
@@ -76,7 +77,7 @@ def write_report(
         scoreboard_plot=figures.scoreboard_plot(summary.attack),
         curves_plot=figures.curves_plot(trials),
         spectra_plot=figures.spectra_plot(restored),
-        strip=_strip(shown, trials, card),
+        strip=_strip(shown, trials, card, summary.attack.best_response),
         shown_name=shown.pair.name,
         tap=tap,
         channels=_channel_pictures(*features) if features else [],
@@ -89,8 +90,10 @@ def _enlarge(image: Image) -> int:
     return max(1, STRIP_WIDTH // image.shape[1])
 
 
-def _strip(shown: RestoredImage, trials: Sequence[TrialResult], card: ModelCard) -> list[Picture]:
-    """Degraded, both teachers, their difference, and the students of the last recipe with a teacher."""
+def _strip(
+    shown: RestoredImage, trials: Sequence[TrialResult], card: ModelCard, best: BestResponse | None
+) -> list[Picture]:
+    """Degraded, both teachers, their difference, and the students of the best response to either."""
     task, clean = get_task(card.task), shown.pair.clean
 
     def picture(image: Image, caption: str) -> Picture:
@@ -113,12 +116,9 @@ def _strip(shown: RestoredImage, trials: Sequence[TrialResult], card: ModelCard)
             f"largest {difference.max() / DIFFERENCE_GAIN:.1e}",
         ),
     ]
-    taught = [trial for trial in trials if trial.source != "none"]
-    for source in ("clean", "hardened"):
-        for trial in taught:
-            if (trial.recipe, trial.source) == (taught[-1].recipe, source):
-                pictures.append(picture(trial.sample, f"student from {source} ({trial.recipe})"))
-                break
+    for source, chosen in (("clean", best.clean), ("hardened", best.hardened)) if best else ():
+        found = [trial for trial in trials if trial.recipe == chosen.recipe and trial.source in (source, "none")]
+        pictures += [picture(trial.sample, f"best student from {source} ({trial.recipe})") for trial in found[:1]]
     return pictures
 
 

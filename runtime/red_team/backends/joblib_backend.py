@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import joblib
@@ -47,7 +48,8 @@ def run_trials(trials: Sequence[Trial], job: Job) -> Iterator[tuple[Trial, Trial
     finally:
         if not finished:
             # Without this the workers finish what they have before the process may end.
-            with suppress(AttributeError, OSError):  # loky stumbles over workers that are gone already
+            # loky stumbles over workers that are gone already, and over a second Ctrl-C while it looks for them.
+            with uninterrupted(), suppress(AttributeError, OSError):
                 get_reusable_executor().shutdown(wait=False, kill_workers=True)
 
 
@@ -55,8 +57,25 @@ def _with_trial(job: Job, trial: Trial, threads: int) -> tuple[Trial, TrialResul
     return trial, job(trial, threads)
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C, here and in processes started meanwhile; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+
+
 def _end_with(parent: int) -> None:
-    """Let a worker end soon after its parent, which may be killed without a chance to say so."""
+    """Let a worker end soon after its parent, which may be killed without a chance to say so.
+
+    Ctrl-C reaches every process of a terminal; ending the workers is the parent's matter.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:
