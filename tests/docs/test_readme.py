@@ -123,6 +123,23 @@ def test_the_threat_models_figures_are_the_recorded_ones() -> None:
     assert f"leaves a drop of {plus_minus(best['drop_db'], best['drop_ci95'])}" in " ".join(text.split())
 
 
+def test_prose_about_longer_runs_is_what_was_recorded() -> None:
+    summary = recorded("red_team/quickstart-hardened-all.json")["scoreboard"]["summary"]
+    drops = {entry["recipe"]: plus_minus(entry["drop_db"], entry["drop_ci95"]) for entry in summary}
+    readme, model = (" ".join((ROOT / name).read_text().split()) for name in ("README.md", "docs/threat-model.md"))
+    assert f"(`fitnets` loses {drops['fitnets']})" in readme
+    assert f"`fsp` loses {drops['fsp']} and `fitnets` {drops['fitnets']}" in model
+    assert f"the longer runs below have {drops['fitnets']}" in model
+
+
+def test_no_best_response_is_told_apart_from_none() -> None:
+    """As the threat model says of its table."""
+    for path in sorted((ROOT / "benchmarks" / "results" / "red_team").glob("*-hardened-*.json")):
+        content = json.loads(path.read_text())
+        best = content["scoreboard"]["best_response"]
+        assert not content["tuned"] or best["drop_db"] <= best["drop_ci95"], path.name
+
+
 def test_bounds_in_the_ops_document_hold_in_the_results() -> None:
     text = " ".join((ROOT / "docs" / "op.md").read_text().split())
     errors = recorded("op_error.json")["results"]
