@@ -82,7 +82,7 @@ def test_sizes_that_do_not_fit(
 
 def test_nan_names_the_image(kdguard: CommandLine, write_images: Callable[..., None], tmp_path: Path) -> None:
     save_onnx(brightest_is_one(), tmp_path / "t.onnx")
-    data = write_pairs(write_images, tmp_path / "pairs", (32, 32), (32, 32), (32, 32))
+    data = write_pairs(write_images, tmp_path / "pairs", (32, 32), (32, 34), (32, 32))
     for kind in ("clean", "degraded"):
         write_images(data / kind, p2=np.zeros((32, 32, 3), np.uint8))
     common = ["--task", "denoising", "--data", data, "--value-range", 0, 1]

@@ -162,7 +162,9 @@ def test_seeds_start_from_different_weights(run: Callable[..., AttackOutcome]) -
 def test_default_tap_is_the_last_hardened_layer(run: Callable[..., AttackOutcome], conv_net_file: Path) -> None:
     assert run(recipes=("fitnets",), seeds=1, tap=None).scoreboard.tap == "d"
     with pytest.raises(UserError, match="no hardened layer to tap"):
-        run(conv_net_file, tap=None)
+        run(conv_net_file, tap=None, recipes=("fitnets",))
+    board = run(conv_net_file, tap=None).scoreboard
+    assert (board.tap, [missing.recipe for missing in board.not_run]) == (None, ["fitnets"])
 
 
 def test_bad_requests(run: Callable[..., AttackOutcome], pairs_folder: Path) -> None:
