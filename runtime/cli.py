@@ -58,8 +58,6 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
             print("kdguard: terminated", file=sys.stderr)
             sys.exit(TERMINATED)
         except KeyboardInterrupt:
-            # A second one would kill us before the exit code is out.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
             print("kdguard: interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED)
         except EOFError as error:
@@ -114,5 +112,13 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
+def run_process() -> None:
+    """As `main`, for a process that ends then: a second Ctrl-C on the way out would only spoil the exit code."""
+    try:
+        main()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 if __name__ == "__main__":
-    main()
+    run_process()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,37 @@ def endless_attack(hardened: Path, teacher: Path, data: Path, cache: Path) -> Se
         "--data", str(data), "--recipes", "scratch", "--steps", "1000000", "--tiles", "4", "--seeds", "1",
         "--no-early-stopping", "--cache", str(cache),
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("pause", [0.02, 0.3])
+def test_pressing_ctrl_c_twice_ends_the_attack_as_once_does(
+    conv_net_file: Path, pairs_folder: Path, tmp_path: Path, pause: float
+) -> None:
+    """A terminal sends it to every process; the second one comes while workers are being ended, or shortly after."""
+    command = endless_attack(conv_net_file, conv_net_file, pairs_folder, tmp_path / "cache")
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
+    with (tmp_path / "errors").open("w") as stream:
+        process = subprocess.Popen(
+            command, env={**os.environ, "PYTHONPATH": path}, stderr=stream, start_new_session=True
+        )
+    try:
+        wait_until(lambda: process.poll() is not None or training(process.pid), "no worker began to train")
+        workers = children_of(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(pause)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(PATIENCE_SECONDS) == 130
+        wait_until(lambda: not any(map(busy, workers)), "workers went on")
+        errors = (tmp_path / "errors").read_text()
+        assert "kdguard: interrupted" in errors
+        assert "Traceback" not in errors
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.mark.slow
