@@ -7,8 +7,10 @@ The second recipe reads the same tensors: what it asks the teachers for anew is 
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import subjects
@@ -26,7 +28,8 @@ def main() -> None:
             before = len(list(queries.glob("*"))) if queries.is_dir() else 0
             started = time.monotonic()
             options = AttackOptions(recipes=(recipe,), tap=found.paired[-1])
-            attack(found.hardened, found.teacher, found.train, found.test, options, cache=Path(cache))
+            with redirect_stdout(sys.stderr):  # what an attack says is not what was measured
+                attack(found.hardened, found.teacher, found.train, found.test, options, cache=Path(cache))
             asked = len(list(queries.glob("*"))) - before
             rows.append(
                 {"recipe": recipe, "seconds": round(time.monotonic() - started, 1), "files_of_new_answers": asked}
