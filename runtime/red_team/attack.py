@@ -79,9 +79,9 @@ def attack(
     if options.seeds < 1:
         raise UserError(f"--seeds {options.seeds}: at least one seed is needed, three for an interval")
     teacher, hardened = load_onnx(teacher_path), load_onnx(hardened_path)
-    if options.tap is not None:
-        # Checked before any image is read, and where no recipe reads it, too: it was meant.
-        resolve_tap(options.tap, teacher, hardened)
+    # Looked for before any image is read; one that is named is checked where no recipe reads it, too: it was meant.
+    reads = any(recipe.taps for recipe in recipes) and bool(hardened_layers(hardened))
+    tap = resolve_tap(options.tap, teacher, hardened) if options.tap is not None or reads else None
     card = resolve_common_card(teacher, hardened, task, str(teacher_path), overrides, data)
     train, test = _load_images(data, test_data, card, options.seed)
     check_scorable(test, get_task(card.task), card.scale)
@@ -97,7 +97,7 @@ def attack(
         hashes: dict[Source, str] = {source: hash_model(model) for source, model in models.items()}
         identity = (*hashes.values(), stored_test.identity)
         landmarks = kept_landmarks((teacher, hardened), card, test, identity, queries.folder)
-        preparation = _Preparation(recipes, models, hashes, card, scissors, queries, options.tap)
+        preparation = _Preparation(recipes, models, hashes, card, scissors, queries, tap)
         templates = preparation.templates(options, card, stored_test)
         if not templates:
             raise UserError(f"no recipe could be run: {preparation.not_run[0].reason}")
@@ -150,8 +150,7 @@ class _Preparation:
         own = scissors.own()
         self._own = own, store_tiles(own, self._folder)
         images = list({id(tile.around): tile.around for tile in own.train}.values())
-        reads = any(recipe.taps for recipe in recipes) and (tap is not None or hardened_layers(hardened))
-        self.tap = resolve_tap(tap, teacher, hardened) if tap is not None or reads else None
+        self.tap = tap
         earlier = None
         if self.tap and any(recipe.taps > 1 for recipe in recipes):
             earlier = find_earlier_tap(self.tap, teacher, hardened, card, own.train[0].degraded)
