@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 # CI pins the heavy packages here; the project itself accepts the ranges in pyproject.toml.
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: help setup run test test-all lint types wheel-check clean
+.PHONY: help setup native run test test-all lint types wheel-check clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,9 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 setup: $(READY)  ## make the virtual environment and install everything into it
+
+native: setup  ## compile the op's kernels for onnxruntime; needs g++, nothing else needs them
+	$(BIN)/python -m kdguard.runtime.kernels.build
 
 run: setup  ## the main job: export, harden, verify, attack, report
 	$(BIN)/kdguard run examples/quickstart/pipeline.yaml

@@ -47,6 +47,11 @@ class Restorer(Session, Protocol):
         """The execution provider that really runs."""
         ...
 
+    @property
+    def kernels(self) -> str:
+        """What runs kdguard's op: `native`, `function`, or `none` where the model does not hold it."""
+        ...
+
     def restore(self, degraded: Image) -> Image:
         """Restore one image [H, W, C] in [0, 1]."""
         ...
@@ -77,6 +82,9 @@ class FidelityReport(BaseModel):
     max_abs_difference: float = Field(description="worst pixel, in units of the value range")
     within_budget: bool = Field(description="both gates, and finite")
     provider: str = Field(description="execution provider that ran")
+    kernels: str = Field(
+        description="what ran the op: native, function (the one in the file), or none where the model does not hold it"
+    )
 
     @property
     def keeps_budget(self) -> bool:
@@ -222,6 +230,7 @@ def measure_fidelity(
         max_abs_difference=worst if finite else 0.0,
         within_budget=False,
         provider=hardened.provider,
+        kernels=hardened.kernels,
     )
     return report.model_copy(update={"within_budget": not report.failures()}), restored
 

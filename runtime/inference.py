@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -11,6 +11,7 @@ import onnx
 from kdguard.export.errors import MissingDependencyError, UserError, first_line
 from kdguard.export.graph_bodies import nodes_with_bodies
 from kdguard.export.large_models import for_runtime
+from kdguard.runtime.native import Kernels, register
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -21,17 +22,26 @@ _STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.p
 _NO_KERNEL = "NOT_IMPLEMENTED"
 
 
-def build_session(model: onnx.ModelProto, provider: Provider, threads: int) -> onnxruntime.InferenceSession:
+class BuiltSession(NamedTuple):
+    """An onnxruntime session, and what runs the op in it: `native`, `function`, or `none` where there is no op."""
+
+    session: onnxruntime.InferenceSession
+    kernels: str
+
+
+def build_session(model: onnx.ModelProto, provider: Provider, threads: int, kernels: Kernels = "auto") -> BuiltSession:
     """An onnxruntime session.
 
     Args:
         provider: `auto` takes CUDA where it works and the CPU elsewhere.
         threads: intra-op threads; 0 lets onnxruntime decide.
+        kernels: what runs the op, see `native`.
 
     Raises:
-        UserError: onnxruntime refuses the model.
-        MissingDependencyError: CUDA was asked for by name and does not run here, or this machine's
-            provider has no kernel for one of the model's operators in its type.
+        UserError: onnxruntime refuses the model, or the native library.
+        MissingDependencyError: CUDA was asked for by name and does not run here, this machine's
+            provider has no kernel for one of the model's operators in its type, or native kernels were
+            asked for by name and are not there.
     """
     import onnxruntime
 
@@ -45,6 +55,7 @@ def build_session(model: onnx.ModelProto, provider: Provider, threads: int) -> o
     # availability says nothing; only the built session does (`get_providers`).
     if provider == "auto" and not _has_gpu():
         wanted = [_PROVIDERS["cpu"]]
+    chosen = register(options, model, wanted[0], kernels)
     model, folder = for_runtime(model)
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
@@ -59,7 +70,7 @@ def build_session(model: onnx.ModelProto, provider: Provider, threads: int) -> o
             f"CUDA was asked for and onnxruntime fell back to {session.get_providers()[0]}; use --provider cpu, or a "
             "machine with a GPU and the CUDA libraries that onnxruntime-gpu needs"
         )
-    return session
+    return BuiltSession(session, chosen)
 
 
 def numpy_type(onnx_type: str) -> type:

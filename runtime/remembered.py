@@ -19,6 +19,11 @@ class RememberedSession:
         """As the session's."""
         return self._session.provider
 
+    @property
+    def kernels(self) -> str:
+        """As the session's."""
+        return self._session.kernels
+
     def release(self) -> None:
         """Give a large model's memory back; the answers stay."""
         self._session.release()

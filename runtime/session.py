@@ -19,6 +19,7 @@ from kdguard.export.tasks import Image
 from kdguard.runtime.extra_inputs import fill_inputs
 from kdguard.runtime.float_edges import with_float_edges
 from kdguard.runtime.inference import Provider, build_session, numpy_type
+from kdguard.runtime.native import Kernels
 from kdguard.runtime.tiling import default_overlap, restore_tiled
 
 if TYPE_CHECKING:
@@ -49,25 +50,28 @@ class RestorationSession:
         provider: Provider = "auto",
         threads: int = 0,
         taps: Sequence[str] = (),
+        kernels: Kernels = "auto",
     ) -> None:
         """Build the session.
 
         Args:
             provider: `auto` takes CUDA where it works and the CPU elsewhere.
             threads: intra-op threads; 0 lets onnxruntime decide.
+            kernels: what runs kdguard's op: `auto` takes the native library where it is built and covers
+                the model, `native` insists on it, `function` leaves it alone.
 
         Raises:
             UserError: onnxruntime refuses the model, or a tap is not in its graph.
-            MissingDependencyError: CUDA was asked for by name and does not run here, or this machine
-                has no kernel for the model's types.
+            MissingDependencyError: CUDA or the native kernels were asked for by name and do not run
+                here, or this machine has no kernel for the model's types.
         """
         self.card = card
         self.taps = tuple(taps)
         self.large = is_large(model)
         self._session: onnxruntime.InferenceSession | None = None
-        self._provider = ""
+        self._provider = self._kernels = ""
         exposed = with_float_edges(expose_taps(model, taps) if taps else model)
-        self._build = partial(build_session, exposed, provider, threads)
+        self._build = partial(build_session, exposed, provider, threads, kernels)
         if not self.large:
             self._ready()
             del self._build  # and with it the copy of the model
@@ -76,7 +80,7 @@ class RestorationSession:
         """The onnxruntime session, built where it is not there."""
         if self._session is not None:
             return self._session
-        session = self._build()
+        session, self._kernels = self._build()
         self._provider = session.get_providers()[0]
         # onnxruntime's own descriptions would keep the session alive.
         self._inputs = {i.name: _Input(i.name, tuple(i.shape), i.type) for i in session.get_inputs()}
@@ -95,6 +99,13 @@ class RestorationSession:
         if not self._provider:
             self._ready()
         return self._provider
+
+    @property
+    def kernels(self) -> str:
+        """What runs kdguard's op: `native`, `function`, or `none` where the model does not hold it."""
+        if not self._kernels:
+            self._ready()
+        return self._kernels
 
     def release(self) -> None:
         """Give the memory of a large model back; the next run builds the session again."""

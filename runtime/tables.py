@@ -15,6 +15,7 @@ from kdguard.runtime.manifest import Manifest
 from kdguard.runtime.wording import change, counted, misleading_taps, number
 
 BY_COST_MODEL = "from a cost model, not timed"
+KERNELS = {"native": ", native kernels", "function": "", "none": ""}
 STILL = 0.01
 """A map that moves by less than this share of its norm is called out."""
 
@@ -23,7 +24,7 @@ def fidelity_table(report: FidelityReport) -> Table:
     """Both gates at a glance."""
     verdict = "[green]passed[/]" if report.within_budget else "[red]failed[/]"
     table = Table(
-        title=f"Fidelity {verdict} on {counted(report.n, 'image')} ({report.provider})",
+        title=f"Fidelity {verdict} on {counted(report.n, 'image')} ({report.provider}{KERNELS[report.kernels]})",
         caption=(
             f"{change(report.delta_psnr_db, 4)} (may lose {report.budget_db:g}); hardened against clean "
             f"{report.psnr_between_db:.1f} dB (floor {report.psnr_between_floor_db:.1f}), on the worst image "

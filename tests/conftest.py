@@ -20,6 +20,12 @@ QUICKSTART = ROOT / "examples" / "quickstart"
 OPSET = 18
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_native_library(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests run the functions inside the files, whatever this machine has built; those of the library name theirs."""
+    os.environ["KDGUARD_NATIVE"] = str(tmp_path_factory.mktemp("no-native-library"))
+
+
 @pytest.fixture(scope="session")
 def zoo() -> Path:
     """The folder of published teachers; tests that need it are skipped without it."""

@@ -42,7 +42,8 @@ class _SharedGain:
         full = attributes.model_copy(update={"gain": 1 + MAX_EXCESS})
         self._shares = np.array([*shares.values()], np.float32)
         self._session = RestorationSession(ProbeLayers(dict.fromkeys(shares, full))(model).model, card)
-        self.card, self.factor, self.provider = card, 0.0, self._session.provider
+        self.card, self.factor = card, 0.0
+        self.provider, self.kernels = self._session.provider, self._session.kernels
         self.large = self._session.large
 
     def release(self) -> None:

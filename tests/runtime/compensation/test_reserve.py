@@ -17,7 +17,7 @@ RESERVE, RELATIVE = Reserve(0.1), Reserve(0.1, absolute=False)
 EASY = FidelityReport(
     n=3, teacher=Quality(psnr=30, ssim=0.9), hardened=Quality(psnr=30, ssim=0.9), delta_psnr_db=0.0, delta_ssim=0.0,
     psnr_between_db=60.0, psnr_between_floor_db=46.0, worst_margin_db=30.0, budget_db=0.1, finite=True,
-    max_abs_difference=0.01, within_budget=True, provider="CPUExecutionProvider",
+    max_abs_difference=0.01, within_budget=True, provider="CPUExecutionProvider", kernels="function",
 )  # fmt: skip
 
 

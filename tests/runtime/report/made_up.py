@@ -39,6 +39,7 @@ def fidelity(loss: float = 0.0) -> FidelityReport:
         max_abs_difference=1e-5,
         within_budget=loss <= 0.1,
         provider="CPUExecutionProvider",
+        kernels="function",
     )
 
 

@@ -1,0 +1,138 @@
+"""Compiles the native kernels: `python -m kdguard.runtime.kernels.build`, or `make native`.
+
+The library for onnxruntime goes into the user's cache folder, under a name that holds a hash of the sources, so that
+a library of other sources is never taken for this one; `runtime.native` finds it there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdguard.export.errors import MissingDependencyError, UserError
+
+SOURCES = Path(__file__).parent
+INSTRUCTION_SETS = {"x86_64": {name: f"-march=x86-64-{name}" for name in ("v2", "v3", "v4")}}
+"""Builds of the CPU code by machine; one without such a list gets one build, `generic`."""
+FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fopenmp-simd", "-fno-math-errno", "-Wall", "-Wextra")
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g")
+FOLDER_VARIABLE = "KDGUARD_NATIVE"
+
+
+def source_files() -> list[Path]:
+    """Everything that is compiled or included, and this file, which holds the flags."""
+    kinds = {".cpp", ".h", ".cuh", ".cu"}
+    return [*sorted(path for path in SOURCES.rglob("*") if path.suffix in kinds), Path(__file__)]
+
+
+def fingerprint() -> str:
+    """A hash of the sources and of the machine they are compiled for."""
+    digest = hashlib.sha256(platform.machine().encode())
+    for path in source_files():
+        digest.update(path.relative_to(SOURCES).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def library_path() -> Path:
+    """Where the library for onnxruntime lies once it is built; KDGUARD_NATIVE names another folder than the cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kdguard"
+    return Path(os.environ.get(FOLDER_VARIABLE) or cache) / f"libkdguard_onnxruntime-{fingerprint()}.so"
+
+
+def build_library(target: Path) -> Path:
+    """Build the custom-op library for onnxruntime's CPU provider.
+
+    Raises:
+        MissingDependencyError: there is no C++ compiler.
+        UserError: it refuses the sources.
+    """
+    builds = INSTRUCTION_SETS.get(platform.machine(), {"generic": ""})
+    with tempfile.TemporaryDirectory() as folder:
+        objects = [Path(folder) / f"{name}.o" for name in ("perturb", "library", *builds)]
+        _compile(SOURCES / "cpu" / "perturb.cpp", objects[0])
+        _compile(SOURCES / "onnxruntime" / "library.cpp", objects[1])
+        for (name, flag), made in zip(builds.items(), objects[2:], strict=True):
+            _compile(SOURCES / "cpu" / "kernels.cpp", made, [f"-DKDGUARD_ISA={name}", *([flag] if flag else [])])
+        return _link(objects, target)
+
+
+def build_kernels_on_cpu(target: Path, *, sanitize: bool = False) -> Path:
+    """Build the CUDA kernels so that a CPU runs them thread by thread, for tests.
+
+    Args:
+        sanitize: with the address and undefined-behaviour sanitizers; Python then needs libasan loaded first.
+
+    Raises:
+        MissingDependencyError: there is no C++ compiler.
+        UserError: it refuses the sources.
+    """
+    flags = SANITIZERS if sanitize else ()
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "on_cpu.o"
+        _compile(SOURCES / "on_cpu.cpp", made, ["-O1" if sanitize else "-O2", *flags])
+        return _link([made], target, flags)
+
+
+def compiler() -> str:
+    """Name of the C++ compiler.
+
+    Raises:
+        MissingDependencyError: there is none.
+    """
+    name = os.environ.get("CXX", "g++")
+    if shutil.which(name) is None:
+        raise MissingDependencyError(
+            f"the native kernels need the C++ compiler {name!r}, which is not there; install g++ or name one in CXX"
+        )
+    return name
+
+
+def _compile(source: Path, made: Path, flags: Sequence[str] = ()) -> None:
+    _run([compiler(), "-O3", *FLAGS, *flags, "-c", str(source), "-o", str(made)])
+
+
+def _link(objects: Sequence[Path], target: Path, flags: Sequence[str] = ()) -> Path:
+    """Link into the target's folder under another name first, so that nobody loads half a library."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{os.getpid()}-{target.name}")
+    try:
+        _run([compiler(), "-shared", *flags, *map(str, objects), "-o", str(unfinished)])
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return target
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # a compiler on our files
+    if done.returncode:
+        raise UserError(f"{' '.join(command)} failed:\n{done.stderr.strip()}")
+
+
+def main() -> None:
+    """Build and print where the result lies."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, help="the library to write; default: where kdguard looks for it")
+    parser.add_argument("--kernels-on-cpu", action="store_true", help="the CUDA kernels for tests instead; needs --out")
+    given = parser.parse_args()
+    if given.kernels_on_cpu and given.out is None:
+        parser.error("--kernels-on-cpu needs --out")
+    try:
+        build = build_kernels_on_cpu if given.kernels_on_cpu else build_library
+        print(build(given.out or library_path()))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

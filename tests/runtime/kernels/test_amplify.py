@@ -1,0 +1,98 @@
+"""The amplifying kernel's CUDA source, run on the CPU, against the NumPy reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kdguard.graph_passes.op import SvdPerturbAttributes
+from kdguard.graph_passes.op.reference import svd_perturb
+from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu
+
+KEY = tuple(np.random.default_rng(1).standard_normal(4096).tolist())
+EXPONENTS = tuple(np.random.default_rng(2).uniform(-1, 1, 97).tolist())
+VARIANTS: dict[str, dict[str, object]] = {
+    "plain": {},
+    "rank 1": {"rank": 1},
+    "rank 11": {"rank": 11},
+    "centred": {"centred": True},
+    "adaptive": {"adaptive": 0.5},
+    "pattern": {"modulation": 1, "pattern": EXPONENTS},
+    "tail sign": {"modulation": 2, "pattern": KEY},
+    "coherence": {"coherence": 1.0},
+    "all": {"centred": True, "adaptive": 0.5, "modulation": 2, "pattern": KEY, "coherence": 3.0, "stride": 2},
+}
+SURE = 3e-5
+"""Signs that depend on less than this of the map's size may be decided either way."""
+
+
+def feature_maps(shape: tuple[int, ...], dtype: type = np.float32, seed: int = 0) -> np.ndarray:
+    """Maps [N, C, H, W] with well separated singular values."""
+    rng = np.random.default_rng(seed)
+    images, channels, positions = shape[0], shape[1], int(np.prod(shape[2:]))
+    few = min(channels, positions)
+    left = np.linalg.qr(rng.standard_normal((images, channels, few)))[0]
+    right = np.linalg.qr(rng.standard_normal((images, positions, few)))[0]
+    values = 1.3 ** -np.arange(few) * np.sqrt(positions)
+    return np.ascontiguousarray((left * values @ right.swapaxes(1, 2)).reshape(shape), dtype)
+
+
+def worst(found: np.ndarray, reference: object, shape: tuple[int, ...]) -> float:
+    """Largest error where signs are sure, relative to the largest value."""
+    expected = reference.Y.astype(np.float64)  # type: ignore[attr-defined]
+    sure = (reference.doubt > SURE).reshape(shape[0], 1, *shape[2:])  # type: ignore[attr-defined]
+    return float((np.abs(found.astype(np.float64) - expected) * sure).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("shape", [(2, 16, 9, 13), (1, 48, 8, 8), (1, 130, 5, 5)])
+def test_does_what_the_reference_does(kernels: KernelsOnCpu, variant: str, shape: tuple[int, ...]) -> None:
+    attributes = SvdPerturbAttributes(**{"rank": 4, "gain": 10.0, **VARIANTS[variant]})
+    maps = feature_maps(shape)
+    found, change = kernels.perturb(maps, attributes)
+    assert worst(found, svd_perturb(maps, attributes), shape) < 1e-5
+    assert change is not None
+    assert np.abs(found - change - maps).max() < 1e-5 * np.abs(found).max()
+
+
+@pytest.mark.parametrize("variant", ["plain", "all"])
+def test_half_precision_can_be_undone_exactly(kernels: KernelsOnCpu, variant: str) -> None:
+    attributes = SvdPerturbAttributes(**{"rank": 4, "gain": 10.0, **VARIANTS[variant]})
+    shape = (1, 24, 12, 11)
+    maps = feature_maps(shape, np.float16)
+    found, change = kernels.perturb(maps, attributes)
+    assert worst(found, svd_perturb(maps, attributes), shape) < 2e-3
+    assert change is not None
+    assert np.array_equal((found.astype(np.float32) - change).astype(np.float16), maps)
+    assert np.abs(change).max() > 0.1
+
+
+def test_strength(kernels: KernelsOnCpu) -> None:
+    attributes = SvdPerturbAttributes(rank=2, gain=5.0)
+    maps = feature_maps((1, 8, 6, 6))
+    for strength in (0.0, 0.25, 1.0, -3.0, 7.0):
+        found, _ = kernels.perturb(maps, attributes, strength)
+        assert worst(found, svd_perturb(maps, attributes, strength), maps.shape) < 1e-5
+    assert np.array_equal(kernels.perturb(maps, attributes, 0.0)[0], maps)
+
+
+def test_without_a_restorer_nothing_else_changes(kernels: KernelsOnCpu) -> None:
+    attributes = SvdPerturbAttributes(rank=2, gain=5.0)
+    maps = feature_maps((1, 8, 6, 6))
+    found, change = kernels.perturb(maps, attributes, restorable=False)
+    assert change is None
+    assert np.array_equal(found, kernels.perturb(maps, attributes)[0])
+
+
+def test_makes_no_nan(kernels: KernelsOnCpu) -> None:
+    """A position with NaN or infinity stays as it is, and so do maps without any energy."""
+    attributes = SvdPerturbAttributes(rank=2, gain=5.0, coherence=2.0)
+    maps = feature_maps((1, 6, 4, 8))
+    broken = maps.copy()
+    broken[0, 2, 1, 3] = np.nan
+    found, _ = kernels.perturb(broken, attributes)
+    assert np.isnan(found).sum() == 1
+    others = np.arange(6) != 2
+    assert np.array_equal(found[0, others, 1, 3], maps[0, others, 1, 3])
+    zeros = np.zeros_like(maps)
+    assert np.array_equal(kernels.perturb(zeros, attributes)[0], zeros)

@@ -1,0 +1,199 @@
+"""The native library for onnxruntime: the same op as the function's, and used only where it covers everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from kdguard.export.errors import MissingDependencyError, UserError
+from kdguard.export.model_card import ModelCard
+from kdguard.export.onnx_files import load_onnx
+from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
+from kdguard.graph_passes.op import DOMAIN, VERSION, SvdPerturbAttributes, op_functions
+from kdguard.graph_passes.op.reference import svd_perturb
+from kdguard.graph_passes.substitute_op import SubstituteOp
+from kdguard.runtime.kernels.build import FOLDER_VARIABLE, build_kernels_on_cpu, build_library, library_path
+from kdguard.runtime.native import obstacle, register
+from kdguard.runtime.session import RestorationSession
+from tests.conftest import make_conv_net, photograph
+from tests.runtime.kernels.test_amplify import VARIANTS, feature_maps, worst
+
+CPU = "CPUExecutionProvider"
+ALL = {**VARIANTS, "stride": {"stride": 3}, "not shared": {"shared": False}}
+CARD = ModelCard(task="deraining", input_name="image", output_name="restored")
+IMAGE = photograph(40).astype(np.float32) / 255
+HARDENED = InsertSvdPerturb(["b", "d"], SvdPerturbAttributes(rank=2, gain=10.0))(make_conv_net()).model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the library in it, under the name that kdguard looks for."""
+    made = tmp_path_factory.mktemp("native")
+    try:
+        build_library(made / library_path().name)
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    return made
+
+
+@pytest.fixture
+def library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
+    return library_path()
+
+
+def op_session(
+    attributes: SvdPerturbAttributes, dtype: int, rank: int, library: Path | None, threads: int = 1
+) -> onnxruntime.InferenceSession:
+    """X -> SvdPerturb -> Y, and restored again -> Z where the change is handed out."""
+    shape = ["n", "c", *(f"s{axis}" for axis in range(rank - 2))]
+    names = ["Y", "Z"] if attributes.shared else ["Y"]
+    nodes = [helper.make_node("SvdPerturb", ["X"], ["Y", "change"], domain=DOMAIN, **attributes.node_attributes())]
+    if attributes.shared:
+        nodes.append(helper.make_node("SvdRestore", ["Y", "change"], ["Z"], domain=DOMAIN))
+    else:
+        names.append("change")
+    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT if n == "change" else dtype, None) for n in names]
+    graph = helper.make_graph(nodes, "op", [helper.make_tensor_value_info("X", dtype, shape)], outputs)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, VERSION)]
+    functions = op_functions(18, exact_change=dtype != TensorProto.FLOAT)
+    model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    if library:
+        options.register_custom_ops_library(str(library))
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CPU])
+
+
+@pytest.mark.parametrize("variant", ALL)
+@pytest.mark.parametrize("shape", [(2, 17, 23, 31), (1, 64, 40), (1, 12, 5, 6, 7), (1, 130, 6, 6)])
+def test_does_what_the_reference_does(library: Path, variant: str, shape: tuple[int, ...]) -> None:
+    attributes = SvdPerturbAttributes(**{"rank": 4, "gain": 10.0, **ALL[variant]})
+    maps = feature_maps(shape)
+    found, other = op_session(attributes, TensorProto.FLOAT, len(shape), library).run(None, {"X": maps})
+    assert worst(found, svd_perturb(maps, attributes), shape) < 1e-5
+    if attributes.shared:
+        assert np.abs(other - maps).max() < 2e-6 * np.abs(found).max()
+    else:
+        assert other.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("variant", ALL)
+def test_half_precision(library: Path, variant: str) -> None:
+    attributes = SvdPerturbAttributes(**{"rank": 4, "gain": 10.0, **ALL[variant]})
+    shape = (2, 17, 23, 31)
+    maps = feature_maps(shape, np.float16)
+    found, other = op_session(attributes, TensorProto.FLOAT16, 4, library).run(None, {"X": maps})
+    assert worst(found, svd_perturb(maps, attributes), shape) < 2e-3
+    if attributes.shared:
+        assert np.array_equal(other, maps)
+
+
+def test_threads_do_not_change_a_bit(library: Path) -> None:
+    attributes = SvdPerturbAttributes(rank=4, gain=10.0)
+    maps = feature_maps((1, 20, 61, 127))
+    one, two, three = (
+        op_session(attributes, TensorProto.FLOAT, 4, library, threads).run(["Y"], {"X": maps})[0]
+        for threads in (1, 2, 3)
+    )
+    assert np.array_equal(one, two)
+    assert np.array_equal(one, three)
+
+
+def test_makes_no_nan_and_loses_none(library: Path) -> None:
+    session = op_session(SvdPerturbAttributes(rank=3, gain=50.0), TensorProto.FLOAT, 4, library)
+    maps = feature_maps((2, 6, 9, 8))
+    maps[0, 2, 1, 3] = np.nan
+    maps[1] *= 1e25  # squares overflow: the op steps aside for this image
+    found, _ = session.run(None, {"X": maps})
+    assert np.isnan(found).sum() == 1
+    assert np.array_equal(found[1], maps[1])
+    for constant in (0.0, 2.5):
+        still = np.full((1, 5, 3, 3), constant, np.float32)
+        assert np.allclose(session.run(None, {"X": still})[0], constant * 50.0, rtol=1e-5)
+    single = feature_maps((1, 3, 1, 1))
+    assert np.allclose(session.run(None, {"X": single})[0], 50.0 * single, rtol=1e-5)
+
+
+def test_a_session_uses_it(library: Path) -> None:
+    """Native and by function: the same image, and the same misleading tap."""
+    native, function = (RestorationSession(HARDENED, CARD, taps=["b"], kernels=k) for k in ("auto", "function"))
+    assert (native.kernels, function.kernels) == ("native", "function")
+    tensor = IMAGE.transpose(2, 0, 1)[None]
+    for ours, theirs in zip(native.run(tensor), function.run(tensor), strict=True):
+        assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
+        assert not np.array_equal(ours, np.zeros_like(ours))
+    assert RestorationSession(make_conv_net(), CARD).kernels == "none"
+
+
+def test_the_shipped_teacher(library: Path, quickstart_teacher: Path) -> None:
+    teacher = load_onnx(quickstart_teacher)
+    hardened = InsertSvdPerturb(["relu_*"], SvdPerturbAttributes(rank=4, gain=10.0))(teacher).model
+    outputs = [
+        RestorationSession(hardened, CARD.model_copy(update=_names(teacher)), kernels=k).restore(IMAGE)
+        for k in ("native", "function")
+    ]
+    assert np.abs(outputs[0] - outputs[1]).max() < 1e-5
+
+
+def _names(model: onnx.ModelProto) -> dict[str, str]:
+    return {"input_name": model.graph.input[0].name, "output_name": model.graph.output[0].name}
+
+
+def test_without_a_library_the_functions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    assert RestorationSession(HARDENED, CARD).kernels == "function"
+    with pytest.raises(MissingDependencyError, match=r"there is no library at .*; `make native`"):
+        RestorationSession(HARDENED, CARD, kernels="native")
+
+
+def test_a_substituted_function_is_not_overridden(library: Path) -> None:
+    """Who measures an attack that replaces our functions must not measure our kernels."""
+    attacked = SubstituteOp()(HARDENED).model
+    assert "function SvdPerturb of its own" in obstacle(attacked, CPU)
+    assert RestorationSession(attacked, CARD).kernels == "function"
+
+
+def test_what_is_not_covered(library: Path) -> None:
+    wide = InsertSvdPerturb(["b"], SvdPerturbAttributes(gain=3.0))(make_conv_net(width=513)).model
+    assert obstacle(wide, CPU) == "'b' has 513 channels, and the library takes up to 512"
+    assert RestorationSession(wide, CARD).kernels == "function"
+    narrow = make_conv_net()
+    next(v for v in narrow.graph.input).type.tensor_type.elem_type = TensorProto.BFLOAT16
+    for tensor in narrow.graph.initializer:
+        tensor.CopyFrom(
+            helper.make_tensor(
+                tensor.name, TensorProto.BFLOAT16, tensor.dims, onnx.numpy_helper.to_array(tensor).ravel()
+            )
+        )
+    narrow.graph.output[0].type.tensor_type.elem_type = TensorProto.BFLOAT16
+    assert "'b' is bfloat16" in obstacle(InsertSvdPerturb(["b"])(narrow).model, CPU)
+    assert obstacle(HARDENED, "CUDAExecutionProvider") == "the library has no kernels for CUDAExecutionProvider"
+    assert obstacle(HARDENED, CPU) == ""
+
+
+@pytest.mark.parametrize("kind", ["text", "without our symbol"])
+def test_a_file_that_is_no_such_library(kind: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.so"
+    if kind == "text":
+        broken.write_text("not a library")
+    else:
+        build_kernels_on_cpu(broken)
+    with pytest.raises(UserError, match=r"broken\.so cannot be loaded into this onnxruntime"):
+        register(onnxruntime.SessionOptions(), HARDENED, CPU, library=broken)
+
+
+def test_two_libraries_of_one_domain(library: Path, tmp_path: Path) -> None:
+    """onnxruntime refuses the second one; that is a message and no crash."""
+    second = tmp_path / "second.so"
+    second.write_bytes(library.read_bytes())
+    options = onnxruntime.SessionOptions()
+    assert register(options, HARDENED, CPU, library=library) == "native"
+    assert register(options, HARDENED, CPU, library=second) == "native"
+    with pytest.raises(Exception, match=r"(?i)domain|registr|already"):
+        onnxruntime.InferenceSession(HARDENED.SerializeToString(), options, providers=[CPU])
