@@ -38,8 +38,21 @@ def _checked(node: Node, x: Tensor) -> tuple[Windows, Pads, list[int]]:
         raise node.unsupported(f"in {len(form.kernel)} dimensions")
     if node.outputs > 1:
         raise node.unsupported("hands out the places of the maxima")
-    pads = pads_of(node, x.shape[2:], form)
+    pads = _room_for_one(x, form, pads_of(node, x.shape[2:], form))
     return form, pads, _ceiling(node, x, form, pads)
+
+
+def _room_for_one(x: Tensor, form: Windows, pads: Pads) -> Pads:
+    """Pads with which a window that is larger than the map fits once, as onnxruntime runs it.
+
+    Its count of windows, (size - window) / stride + 1, is rounded towards 0, so that a lack of less than one stride
+    leaves one window. Models exported for one size rely on it on smaller images.
+    """
+    before, after = pads
+    lacks = [r - s - b - a for r, s, b, a in zip(form.reach, x.shape[2:], before, after, strict=True)]
+    return before, [
+        a + lack if 0 < lack < stride else a for a, lack, stride in zip(after, lacks, form.strides, strict=True)
+    ]
 
 
 def _max_pool(node: Node, x: Tensor) -> Tensor:

@@ -26,6 +26,16 @@ def test_windows(attributes: dict[str, Any]) -> None:
     agree("AveragePool", [maps], kernel_shape=[3, 3], count_include_pad=1, opset=19, **attributes)
 
 
+@pytest.mark.parametrize("stride", [8, 3])
+def test_a_window_larger_than_the_map(stride: int) -> None:
+    """A model that was exported for one size, on a smaller image: onnxruntime runs one cut window."""
+    maps = values(1, 2, 6, 7)
+    window = {"kernel_shape": [8, 8], "strides": [stride, stride]}
+    agree("AveragePool", [maps], **window)
+    agree("AveragePool", [maps], count_include_pad=1, **window)
+    agree("MaxPool", [maps], **window)
+
+
 def test_dilated_maximum() -> None:
     agree("MaxPool", [values(2, 3, 10, 13)], kernel_shape=[3, 2], dilations=[2, 3], pads=[1, 0, 1, 1])
 
