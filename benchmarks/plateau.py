@@ -3,8 +3,9 @@
     python benchmarks/plateau.py [SUBJECT...] > benchmarks/results/plateau.json
 
 What asks no teacher, or the clean one, with the seeds of the recorded runs; learning rates are chosen anew at the
-greater length, so that the gain is that of a longer training as one would run it. Needs the models
-of benchmarks/zoo_harden.py; students of the usual length come from build/red_team where they are there.
+greater length, so that the gain is that of a longer training as one would run it. Where twice the steps bring a
+control more than its interval, the length is doubled again. Needs the models of benchmarks/zoo_harden.py; students of
+a length that was recorded come from build/red_team where they are there.
 """
 
 from __future__ import annotations
@@ -22,28 +23,41 @@ from kdguard.runtime.red_team.interval import interval95
 from kdguard.runtime.red_team.options import AttackOptions
 
 CONTROLS = ("scratch", "same-budget")
-TIMES = 2
+MOST_STEPS = 8000
+
+Row = dict[str, object]
 
 
-def measure(name: str) -> list[dict[str, object]]:
-    lengths = [red_team.TRAINING.steps, TIMES * red_team.TRAINING.steps]
-    scores: dict[str, list[list[float]]] = {recipe: [] for recipe in CONTROLS}
+def scores_of(found: subjects.Subject, steps: int) -> dict[str, list[float]]:
+    """PSNR of every control's students."""
+    training = red_team.TRAINING.model_copy(update={"steps": steps})
+    options = AttackOptions(recipes=CONTROLS, training=training)
+    given = (found.hardened, found.teacher, found.train, found.test, options)
+    board = attack(*given, task=found.task, cache=subjects.BUILD / "sweep").scoreboard
+    return {recipe: [row.psnr for row in board.rows if row.recipe == recipe] for recipe in CONTROLS}
+
+
+def gain_of(subject: str, recipe: str, lengths: list[int], scores: list[list[float]]) -> Row:
+    before, after = scores
+    gains = [longer - usual for usual, longer in zip(before, after, strict=True)]
+    means = [float(np.mean(of_seeds)) for of_seeds in scores]
+    facts = {"subject": subject, "recipe": recipe, "steps": lengths, "psnr": means}
+    return facts | {"gain_db": float(np.mean(gains)), "gain_ci95": interval95(gains)}
+
+
+def measure(name: str) -> list[Row]:
+    rows: list[Row] = []
     with subjects.subject(name) as found:
-        for steps in lengths:
-            training = red_team.TRAINING.model_copy(update={"steps": steps})
-            options = AttackOptions(recipes=CONTROLS, training=training)
-            cache = subjects.BUILD / "sweep"
-            given = (found.hardened, found.teacher, found.train, found.test, options)
-            board = attack(*given, task=found.task, cache=cache).scoreboard
-            for recipe in CONTROLS:
-                scores[recipe].append([row.psnr for row in board.rows if row.recipe == recipe])
-    rows: list[dict[str, object]] = []
-    for recipe, (usual, longer) in scores.items():
-        gains = [after - before for before, after in zip(usual, longer, strict=True)]
-        means = [float(np.mean(of_seeds)) for of_seeds in (usual, longer)]
-        facts = {"subject": name, "recipe": recipe, "steps": lengths, "psnr": means}
-        rows.append(facts | {"gain_db": float(np.mean(gains)), "gain_ci95": interval95(gains)})
-        print(rows[-1], file=sys.stderr)
+        steps = red_team.TRAINING.steps
+        usual, growing = scores_of(found, steps), True
+        while growing and steps < MOST_STEPS:
+            longer = scores_of(found, 2 * steps)
+            lengths = [steps, 2 * steps]
+            new = [gain_of(name, recipe, lengths, [usual[recipe], longer[recipe]]) for recipe in CONTROLS]
+            print(*new, sep="\n", file=sys.stderr)
+            rows += new
+            growing = any(row["gain_db"] > row["gain_ci95"] for row in new)
+            steps, usual = 2 * steps, longer
     return rows
 
 

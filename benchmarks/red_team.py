@@ -1,9 +1,9 @@
 """`kdguard attack` on hardened and otherwise defended teachers: the core recipes, every one, or fewer.
 
-    python benchmarks/red_team.py [--recipes core|features|standard|all] [--defence NAME] [--untuned] [SUBJECT...]
+    python benchmarks/red_team.py [--recipes SET] [--defence NAME] [--untuned] [--steps N] [SUBJECT...]
 
-`--untuned` attacks as a careless thief does, and as papers that defend report: one learning rate, no
-early stopping, the last student counts.
+Sets of recipes: core, features, standard, all. `--untuned` attacks as a careless thief does, and as papers that
+defend report: one learning rate, no early stopping, the last student counts.
 
 Subjects are the quickstart's teacher and the published ones, by task; all of them by default. Attackers
 own the training photographs, degraded by the tasks themselves, or published pairs where these are too
@@ -41,13 +41,13 @@ TRAINING = TrainingOptions(steps=1000, patch=32, learning_rates=(5e-3, 1.2e-2))
 UNTUNED = TRAINING.model_copy(update={"learning_rates": TRAINING.learning_rates[:1], "early_stopping": False})
 
 
-def record(name: str, recipes: str, defence: str | None, untuned: bool) -> None:
+def record(name: str, recipes: str, defence: str | None, untuned: bool, steps: int) -> None:
     started = time.monotonic()
     with subjects.subject(name) as found:
         options = AttackOptions(
             recipes=RECIPE_SETS[recipes],
             tap=found.paired[-1],
-            training=UNTUNED if untuned else TRAINING,
+            training=(UNTUNED if untuned else TRAINING).model_copy(update={"steps": steps}),
         )
         outcome = attack(
             found.defended(defence) if defence else found.hardened,
@@ -71,7 +71,8 @@ def record(name: str, recipes: str, defence: str | None, untuned: bool) -> None:
         "training": options.training.model_dump(),
         "scoreboard": outcome.scoreboard.model_dump(),
     }
-    target = RESULTS / "red_team" / f"{name}-{defence or 'hardened'}-{recipes}{'-untuned' * untuned}.json"
+    unusual = "-untuned" * untuned + f"-{steps}-steps" * (steps != TRAINING.steps)
+    target = RESULTS / "red_team" / f"{name}-{defence or 'hardened'}-{recipes}{unusual}.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(content, indent=1) + "\n")
     print(target, file=sys.stderr)
@@ -82,10 +83,11 @@ def main() -> None:
     parser.add_argument("--recipes", choices=list(RECIPE_SETS), default="core")
     parser.add_argument("--defence", choices=[*DEFENCES, subjects.ASVP_PAIRED])
     parser.add_argument("--untuned", action="store_true")
+    parser.add_argument("--steps", type=int, default=TRAINING.steps)
     parser.add_argument("subjects", nargs="*", choices=[[], *subjects.names()], default=[])
     given = parser.parse_args()
     for name in given.subjects or subjects.names():
-        record(name, given.recipes, given.defence, given.untuned)
+        record(name, given.recipes, given.defence, given.untuned, given.steps)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from red_team import FEATURES, STANDARD
+from red_team import FEATURES, STANDARD, TRAINING
 from table_text import number, table
 
 from kdguard.export.tasks import TASKS
@@ -23,9 +23,19 @@ def boards(rows: Sequence[Row], defence: str = OURS, tuned: bool = True) -> dict
     """Per subject the scoreboard with the most recipes, by attackers who tune or by those who do not."""
     found: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: len(row["scoreboard"]["summary"])):
-        if (row["defence"], row["tuned"]) == (defence, tuned):
+        if (row["defence"], row["tuned"], row["training"]["steps"]) == (defence, tuned, TRAINING.steps):
             found[row["subject"]] = row["scoreboard"]
     return {name: found[name] for name in SUBJECTS if name in found}
+
+
+def with_longer_runs(rows: Sequence[Row]) -> list[tuple[str, Row]]:
+    """Our boards by name, those that were recorded with more steps behind the others, and saying so."""
+    longer = [
+        (f"{row['subject']}, {row['training']['steps']} steps", row["scoreboard"])
+        for row in rows
+        if row["training"]["steps"] > TRAINING.steps
+    ]
+    return [*boards(rows).items(), *longer]
 
 
 def entries_of(board: Row) -> dict[str, Row]:
@@ -70,7 +80,7 @@ def best_responses(rows: Sequence[Row]) -> str:
             f"{plus_minus(left['gain_db'], left['gain_ci95'])} dB, `{left['recipe']}`",
         ]
 
-    return table(headings, (line(name, board) for name, board in boards(rows).items()))
+    return table(headings, (line(name, board) for name, board in with_longer_runs(rows)))
 
 
 def core_drops(rows: Sequence[Row]) -> str:
@@ -83,7 +93,7 @@ def core_drops(rows: Sequence[Row]) -> str:
         return [name, *drops, f"{pooled} of {bound}"]
 
     headings = ["teacher", *(f"`{recipe}`" for recipe in core), "`output-l1` pooled, at most"]
-    return table(headings, (line(name, board) for name, board in boards(rows).items()))
+    return table(headings, (line(name, board) for name, board in with_longer_runs(rows)))
 
 
 def every_recipe(rows: Sequence[Row]) -> str:
@@ -185,10 +195,11 @@ def strengths(rows: Sequence[Row]) -> str:
 
 def plateau_table(rows: Sequence[Row]) -> str:
     """What longer training brings the controls."""
-    headings = ["teacher", "control", *(f"{steps} steps" for steps in rows[0]["steps"]), "brings"]
+    headings = ["teacher", "control", "steps", "reach", "twice the steps reach", "and bring"]
 
     def line(row: Row) -> list[str]:
         scores = [f"{number(score)} dB" for score in row["psnr"]]
-        return [row["subject"], f"`{row['recipe']}`", *scores, f"{plus_minus(row['gain_db'], row['gain_ci95'])} dB"]
+        brings = f"{plus_minus(row['gain_db'], row['gain_ci95'])} dB"
+        return [row["subject"], f"`{row['recipe']}`", str(row["steps"][0]), *scores, brings]
 
     return table(headings, map(line, rows))

@@ -1,0 +1,80 @@
+"""`kdguard build`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdguard.runtime.commands import options
+
+
+class EngineOption(StrEnum):
+    """Which vendor's compiler."""
+
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
+
+
+class PrecisionOption(StrEnum):
+    """Of weights and feature maps."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+def build(
+    hardened: Annotated[Path, typer.Argument(help="The hardened model, an ONNX file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The engine to write; its manifest is OUTPUT.json.")],
+    engine: Annotated[
+        EngineOption, typer.Option(help="tensorrt-rtx builds without a GPU.")
+    ] = EngineOption.tensorrt_rtx,
+    precision: Annotated[
+        PrecisionOption, typer.Option(help="Of weights and maps; inputs and outputs keep their types.")
+    ] = PrecisionOption.fp32,
+    shapes: Annotated[
+        tuple[str, str, str] | None,
+        typer.Option(metavar="MIN OPT MAX", help="Image sizes HEIGHTxWIDTH; 64x64 720x1280 1080x1920 by default."),
+    ] = None,
+    task: options.Task = None,
+    timing_cache: Annotated[Path | None, typer.Option(help="Read where it is there, and written.")] = None,
+    version_compatible: Annotated[bool, typer.Option(help="The engine also loads into newer versions.")] = False,
+    hardware_compatible: Annotated[bool, typer.Option(help="It also runs on other GPUs from Ampere on.")] = False,
+    json: options.Json = None,
+) -> None:
+    """Compile a hardened model to an engine, with a manifest that says what it is."""
+    from kdguard.export.files import check_outputs, write_json
+    from kdguard.export.onnx_files import load_onnx, model_files
+    from kdguard.runtime.engines import ENGINES
+    from kdguard.runtime.engines.build import build_engine, check_installed
+    from kdguard.runtime.engines.manifest import manifest_path
+    from kdguard.runtime.engines.shapes import default_range, parse_range
+    from kdguard.runtime.open_model import resolve_card
+    from kdguard.runtime.terminal import say
+
+    kind = ENGINES[engine.value]
+    check_outputs([output, manifest_path(output), json, timing_cache], model_files(hardened))
+    check_installed(kind)
+    model = load_onnx(hardened)
+    card = resolve_card(model, task, str(hardened))
+    sizes = parse_range(shapes, card) if shapes else default_range(card)
+    manifest = build_engine(
+        hardened,
+        model,
+        card,
+        output,
+        kind,
+        precision.value,
+        sizes,
+        timing_cache=timing_cache,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+    )
+    say(
+        f"{output}: {kind.title} {manifest.vendor_version}, {precision.value}, images of {sizes.smallest} to "
+        f"{sizes.largest}, built in {manifest.seconds:g} s for {manifest.compute_capability}; it has not been run"
+    )
+    if json:
+        write_json(json, manifest.model_dump())

@@ -1,0 +1,106 @@
+"""What an engine is: a file beside it that is checked before anybody hands the engine to the vendor's library.
+
+Deserialising runs what the file says, so an engine that is not the one its manifest speaks of, or that another
+version built, is refused first.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel, Field, ValidationError
+
+from kdguard.export.errors import MissingDependencyError, UserError, first_problem
+from kdguard.export.files import sha256_of_file
+from kdguard.runtime.engines import ENGINES
+
+ANY_GPU = "any listed by the vendor"
+
+
+class EngineTensor(BaseModel):
+    """An input or output of the network as the vendor's parser sees it; -1 is a free side."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+
+
+class EngineManifest(BaseModel):
+    """Provenance of an engine."""
+
+    kdguard_version: str = Field(default_factory=lambda: version("kdguard"))
+    engine: str = Field(description="file name")
+    engine_sha256: str
+    kind: str = Field(description="tensorrt or tensorrt-rtx")
+    vendor_version: str = Field(description="of the package that built it")
+    compute_capability: str = Field(description="of the GPU it was built on; `any listed by the vendor` without one")
+    hardened: str = Field(description="file name of the model")
+    hardened_sha256: str
+    precision: str
+    op: str = Field(description="what runs the op in it: function, written out in standard operators")
+    inputs: list[EngineTensor]
+    outputs: list[EngineTensor]
+    shapes: dict[str, list[list[int]]] = Field(description="per input the smallest, usual and largest shape")
+    seconds: float = Field(description="that building took")
+
+
+def manifest_path(engine: Path) -> Path:
+    """Where the manifest of an engine lies."""
+    return engine.with_name(f"{engine.name}.json")
+
+
+def read_manifest(engine: Path) -> EngineManifest:
+    """The manifest of an engine, whose file it is held against.
+
+    Raises:
+        UserError: the engine or its manifest is missing or damaged, or they do not belong together.
+    """
+    path = manifest_path(engine)
+    if not engine.is_file():
+        raise UserError(f"there is no engine {engine}")
+    try:
+        found = EngineManifest.model_validate(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise UserError(
+            f"{engine} has no manifest {path.name} beside it, without which nothing says what it is; build it with "
+            "`kdguard build`"
+        ) from error
+    except ValidationError as error:
+        where, what = first_problem(error)
+        raise UserError(f"{path} is no manifest of an engine: {where} {what}; build the engine again") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON; build the engine again") from error
+    if (actual := sha256_of_file(engine)) != found.engine_sha256:
+        raise UserError(
+            f"{engine} is not the file that its manifest speaks of (SHA-256 {actual[:12]}, expected "
+            f"{found.engine_sha256[:12]}): damaged, cut off or exchanged; build it again"
+        )
+    return found
+
+
+def check_engine(engine: Path, installed_version: str, compute_capability: str) -> EngineManifest:
+    """The manifest of an engine that this machine may load.
+
+    Args:
+        installed_version: of the vendor's package.
+        compute_capability: of the GPU, `8.9` say.
+
+    Raises:
+        UserError: as `read_manifest`.
+        MissingDependencyError: another version built it, or it was built on another GPU.
+    """
+    found = read_manifest(engine)
+    title = ENGINES[found.kind].title
+    if found.vendor_version != installed_version:
+        raise MissingDependencyError(
+            f"{engine} was built by {title} {found.vendor_version} and {installed_version} is installed; engines fit "
+            "one version: build it again, or install that one"
+        )
+    if found.compute_capability not in (ANY_GPU, compute_capability):
+        raise MissingDependencyError(
+            f"{engine} was built for a GPU of compute capability {found.compute_capability} and this one has "
+            f"{compute_capability}; build it again here"
+        )
+    return found

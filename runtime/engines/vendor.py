@@ -1,0 +1,114 @@
+"""Compiles one network with the vendor's package: a program of its own, because that package may end the process.
+
+    python -m kdguard.runtime.engines.vendor REQUEST.json
+
+The answer is the last line on standard output, as JSON. Polygraphy takes either package, by an environment variable.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class Request(BaseModel):
+    """What to compile, and where to."""
+
+    package: str
+    model: Path
+    engine: Path
+    shapes: dict[str, list[list[int]]]
+    timing_cache: Path | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+
+
+class Answer(BaseModel):
+    """What came of it; `refused` says why where nothing did."""
+
+    vendor_version: str
+    compute_capability: str | None = None
+    inputs: list[dict[str, Any]] = []
+    outputs: list[dict[str, Any]] = []
+    seconds: float = 0.0
+    refused: str = ""
+
+
+def compile_network(request: Request) -> Answer:
+    """Parse, build and write the engine."""
+    vendor = import_module(request.package)
+    from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork, Profile, create_network
+
+    answer = Answer(vendor_version=vendor.__version__, compute_capability=_compute_capability())
+    started = time.monotonic()
+    builder, network = create_network(strongly_typed=True)
+    parser = vendor.OnnxParser(network, vendor.Logger(vendor.Logger.INTERNAL_ERROR))
+    if not parser.parse(request.model.read_bytes()):
+        answer.refused = _refusal(parser.get_error(0))
+        return answer
+    answer.inputs = [_describe(network.get_input(i)) for i in range(network.num_inputs)]
+    answer.outputs = [_describe(network.get_output(i)) for i in range(network.num_outputs)]
+    profile = Profile()
+    for name, (smallest, usual, largest) in request.shapes.items():
+        profile.add(name, min=smallest, opt=usual, max=largest)
+    config = CreateConfig(profiles=[profile], **_options(vendor, request))
+    save = str(request.timing_cache) if request.timing_cache else None
+    engine = EngineBytesFromNetwork((builder, network, parser), config=config, save_timing_cache=save)()
+    request.engine.write_bytes(bytes(engine))
+    answer.seconds = round(time.monotonic() - started, 1)
+    return answer
+
+
+def _options(vendor: Any, request: Request) -> dict[str, Any]:
+    """Only what was asked for: TensorRT-RTX knows fewer options than TensorRT."""
+    options: dict[str, Any] = {}
+    if request.timing_cache and request.timing_cache.is_file():
+        options["load_timing_cache"] = str(request.timing_cache)
+    if request.version_compatible:
+        options["version_compatible"] = True
+    if request.hardware_compatible:
+        options["hardware_compatibility_level"] = vendor.HardwareCompatibilityLevel.AMPERE_PLUS
+    return options
+
+
+def _describe(tensor: Any) -> dict[str, Any]:
+    return {"name": tensor.name, "dtype": tensor.dtype.name.lower(), "shape": list(tensor.shape)}
+
+
+def _refusal(problem: Any) -> str:
+    """The parser's first error. What it has no operator for it looks for among plugins, and says so."""
+    where = f"operator {problem.node_operator()} (node {problem.node_name()!r})"
+    missing = "Plugin not found" in problem.desc()
+    return f"it has no {where}" if missing else f"{where}: {_first(problem.desc())}"
+
+
+def _first(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
+
+
+def _compute_capability() -> str | None:
+    """Of the first GPU; None without one."""
+    import torch
+
+    return ".".join(map(str, torch.cuda.get_device_capability(0))) if torch.cuda.is_available() else None
+
+
+def main() -> None:
+    """Read the request, compile, print the answer."""
+    request = Request.model_validate_json(Path(sys.argv[1]).read_bytes())
+    if request.package == "tensorrt_rtx":
+        os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"  # read when Polygraphy is imported
+    answer = compile_network(request)
+    sys.stdout.flush()
+    print("\n" + json.dumps(answer.model_dump()))
+
+
+if __name__ == "__main__":
+    main()

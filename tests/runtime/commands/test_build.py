@@ -1,0 +1,55 @@
+"""`kdguard build`."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from kdguard.export.files import sha256_of_file
+from kdguard.export.model_card import ModelCard, write_card
+from kdguard.export.onnx_files import save_onnx
+from tests.conftest import make_conv_net
+from tests.runtime.commands.command_line import CommandLine, listing
+from tests.runtime.engines.test_prepare import hardened
+
+needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    model = hardened()
+    write_card(model, ModelCard(task="deraining", input_name="image", output_name="restored"))
+    save_onnx(model, tmp_path / "hardened.onnx")
+    return tmp_path / "hardened.onnx"
+
+
+@needs_rtx
+def test_builds(kdguard: CommandLine, model_file: Path, tmp_path: Path) -> None:
+    out, report = tmp_path / "engine.plan", tmp_path / "build.json"
+    sizes = ("--shapes", "32x32", "64x64", "96x96")
+    assert kdguard("build", model_file, "-o", out, *sizes, "--json", report) == 0, kdguard.err
+    assert "images of 32x32 to 96x96" in " ".join(kdguard.out.split())
+    assert json.loads(report.read_text())["engine_sha256"] == sha256_of_file(out)
+    assert listing(tmp_path) == ["build.json", "engine.plan", "engine.plan.json", "hardened.onnx"]
+
+
+@needs_rtx
+def test_refuses(kdguard: CommandLine, model_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "engine.plan"
+    assert "'32' is no image size" in kdguard.refuses(
+        "build", model_file, "-o", out, "--shapes", "32", "64x64", "96x96"
+    )
+    assert "that is the input" in kdguard.refuses("build", model_file, "-o", model_file)
+    save_onnx(make_conv_net(), tmp_path / "no-card.onnx")
+    assert "--task" in kdguard.refuses("build", tmp_path / "no-card.onnx", "-o", out)
+    assert listing(tmp_path) == ["hardened.onnx", "no-card.onnx"]
+
+
+@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is installed")
+def test_without_the_package(kdguard: CommandLine, model_file: Path, tmp_path: Path) -> None:
+    line = kdguard.refuses("build", model_file, "-o", tmp_path / "e.plan", "--engine", "tensorrt", code=3)
+    assert "TensorRT is not installed (Python package tensorrt); pip install 'kdguard[trt]'" in line
+    assert listing(tmp_path) == ["hardened.onnx"]

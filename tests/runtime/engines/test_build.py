@@ -1,0 +1,125 @@
+"""Engines, built for real by TensorRT-RTX, which needs no GPU for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import helper
+
+from kdguard.export.errors import MissingDependencyError, UserError
+from kdguard.export.files import sha256_of_file
+from kdguard.export.model_card import ModelCard, write_card
+from kdguard.export.onnx_files import save_onnx
+from kdguard.runtime.engines import ENGINES
+from kdguard.runtime.engines.build import build_engine
+from kdguard.runtime.engines.manifest import ANY_GPU, EngineManifest, check_engine, manifest_path, read_manifest
+from kdguard.runtime.engines.shapes import Size, SizeRange
+from tests.conftest import make_model
+from tests.runtime.engines.test_prepare import hardened
+
+CARD = ModelCard(task="deraining", input_name="image", output_name="restored")
+SIZES = SizeRange(Size(64, 64), Size(96, 128), Size(256, 256))
+RTX = ENGINES["tensorrt-rtx"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def vendor() -> None:
+    pytest.importorskip("tensorrt_rtx")
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = hardened()
+    write_card(model, CARD)
+    path = tmp_path_factory.mktemp("model") / "hardened.onnx"
+    save_onnx(model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("engine") / "hardened.engine"
+    build_engine(model_file, onnx.load(model_file), CARD, path, RTX, "fp32", SIZES)
+    return path
+
+
+def test_engine_and_manifest(engine: Path, model_file: Path) -> None:
+    found = read_manifest(engine)
+    assert (found.kind, found.precision, found.hardened) == ("tensorrt-rtx", "fp32", "hardened.onnx")
+    assert found.hardened_sha256 == sha256_of_file(model_file)
+    assert found.engine_sha256 == sha256_of_file(engine)
+    assert [(t.name, t.dtype, t.shape) for t in found.inputs] == [("image", "float", [-1, 3, -1, -1])]
+    assert [t.name for t in found.outputs] == ["restored"]
+    assert found.shapes["image"] == [[1, 3, 64, 64], [1, 3, 96, 128], [1, 3, 256, 256]]
+    assert engine.stat().st_size > 10_000
+
+
+def test_half_precision_is_another_engine(engine: Path, model_file: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half.engine"
+    found = build_engine(model_file, onnx.load(model_file), CARD, half, RTX, "fp16", SIZES)
+    assert found.precision == "fp16"
+    assert found.inputs[0].dtype == "float"
+    assert half.read_bytes() != engine.read_bytes()
+
+
+def test_what_the_vendor_cannot_build_leaves_nothing(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Constant", [], ["axis"], value_int=2),
+        helper.make_node("Unsqueeze", ["image", "last"], ["wide"]),
+        helper.make_node("DFT", ["wide", "", "axis"], ["spectrum"]),
+        helper.make_node("ReduceSum", ["spectrum", "last"], ["restored"], keepdims=0),
+    ]
+    model = make_model(nodes, {}, opset=20)
+    model.graph.initializer.append(helper.make_tensor("last", onnx.TensorProto.INT64, [1], [-1]))
+    save_onnx(model, tmp_path / "model.onnx")
+    with pytest.raises(UserError, match=r"^TensorRT-RTX cannot build this model: it has no operator DFT"):
+        build_engine(tmp_path / "model.onnx", model, CARD, tmp_path / "none.engine", RTX, "fp32", SIZES)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("damage", ["a bit", "the end", "everything"])
+def test_a_damaged_engine(engine: Path, tmp_path: Path, damage: str) -> None:
+    content = bytearray(engine.read_bytes())
+    if damage == "a bit":
+        content[len(content) // 2] ^= 1
+    copy = tmp_path / "copy.engine"
+    copy.write_bytes({"a bit": content, "the end": content[:-1], "everything": b""}[damage])
+    manifest_path(copy).write_bytes(manifest_path(engine).read_bytes())
+    with pytest.raises(UserError, match="is not the file that its manifest speaks of"):
+        read_manifest(copy)
+
+
+def test_missing_and_broken_manifests(engine: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no engine"):
+        read_manifest(tmp_path / "none.engine")
+    copy = tmp_path / "copy.engine"
+    copy.write_bytes(engine.read_bytes())
+    with pytest.raises(UserError, match=r"has no manifest copy\.engine\.json beside it"):
+        read_manifest(copy)
+    manifest_path(copy).write_text("{")
+    with pytest.raises(UserError, match="is no JSON"):
+        read_manifest(copy)
+    manifest_path(copy).write_text(json.dumps({"engine": "copy.engine"}))
+    with pytest.raises(UserError, match="is no manifest of an engine: engine_sha256"):
+        read_manifest(copy)
+
+
+def test_engines_of_another_version_or_gpu(engine: Path) -> None:
+    found = read_manifest(engine)
+    assert found.compute_capability == ANY_GPU
+    assert check_engine(engine, found.vendor_version, "8.9") == found
+    with pytest.raises(MissingDependencyError, match=r"built by TensorRT-RTX .* and 99\.0 is installed"):
+        check_engine(engine, "99.0", "8.9")
+    path = manifest_path(engine)
+    text = path.read_text()
+    path.write_text(
+        EngineManifest.model_validate_json(text).model_copy(update={"compute_capability": "8.6"}).model_dump_json()
+    )
+    try:
+        with pytest.raises(MissingDependencyError, match=r"compute capability 8\.6 and this one has 8\.9"):
+            check_engine(engine, found.vendor_version, "8.9")
+    finally:
+        path.write_text(text)
