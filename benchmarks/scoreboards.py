@@ -203,3 +203,20 @@ def plateau_table(rows: Sequence[Row]) -> str:
         return [row["subject"], f"`{row['recipe']}`", str(row["steps"][0]), *scores, brings]
 
     return table(headings, map(line, rows))
+
+
+def plateau_sentence(rows: Sequence[Row]) -> str:
+    """From how many steps on twice as many bring the controls nothing that can be told."""
+    reached: dict[int, list[str]] = {}
+    growing = []
+    for subject in dict.fromkeys(row["subject"] for row in rows):
+        own = [row for row in rows if row["subject"] == subject]
+        longest = max(row["steps"][0] for row in own)
+        last = [row for row in own if row["steps"][0] == longest]
+        if any(row["gain_db"] > row["gain_ci95"] for row in last):
+            growing.append(f"{subject} (they still gain between {longest} and {2 * longest} steps)")
+        else:
+            reached.setdefault(longest, []).append(subject)
+    parts = [f"at {steps} steps on {', '.join(names)}" for steps, names in sorted(reached.items())]
+    exceptions = ", ".join(growing) or "none"
+    return f"Controls at their plateau, as far as three seeds tell: {'; '.join(parts)}. Not so: {exceptions}."

@@ -77,6 +77,7 @@ def latency_table(rows: Sequence[Row]) -> str:
         "input",
         "clean",
         "hardened / clean",
+        "by native kernels",
         "estimated",
         "paired nodes alone",
         "compensated node alone",
@@ -89,6 +90,7 @@ def latency_table(rows: Sequence[Row]) -> str:
                 "x".join(map(str, row["input"])),
                 f"{row['clean_ms']:.0f} ms",
                 number(row["ratio"], 3),
+                number(row["ratio_native"], 3),
                 number(row.get("estimated_ratio"), 3),
                 f"{number(row['ratio_paired_only'], 3)} ({row['paired_layers']})",
                 number(row["ratio_compensated_only"], 3),
@@ -122,6 +124,28 @@ def node_time_table(rows: Sequence[Row]) -> str:
         ]
 
     return table(headings, (line(row) for row in rows if row["paired_layers"] and "estimated_clean_cost" in row))
+
+
+def native_table(rows: Sequence[Row]) -> str:
+    """The op's time over a convolution's, by function and by native kernels."""
+    ways = list(rows[0]["over_convolution"])
+    headings = ["map", "3x3 convolution", *ways]
+
+    def line(row: Row) -> list[str]:
+        shape = "x".join(map(str, row["channels, height, width"]))
+        ratios = [number(row["over_convolution"][way], 3) for way in ways]
+        return [shape, f"{number(row['convolution_ms'], 1)} ms", *ratios]
+
+    return table(headings, map(line, rows))
+
+
+def parity_sentence(rows: Sequence[Row]) -> str:
+    """How far native kernels and functions are apart on whole hardened models."""
+    worst = max(row["native_from_function"] for row in rows)
+    return (
+        f"On {len(rows)} published teachers, hardened at the defaults, outputs by native kernels and by functions "
+        f"differ by at most {worst:.0e} of the value range (`benchmarks/results/zoo_latency.json`)."
+    )
 
 
 def undo_table(rows: Sequence[Row]) -> str:
@@ -172,6 +196,8 @@ PARTS: dict[str, tuple[str, str | None, Callable[[Sequence[Row]], str]]] = {
     "latency": ("docs/hardening.md", "zoo_latency", latency_table),
     "latency goals": ("docs/hardening.md", "zoo_latency", goals_sentence),
     "latency of nodes": ("docs/hardening.md", "zoo_latency", node_time_table),
+    "native op": ("docs/native.md", "op_latency", native_table),
+    "native parity": ("docs/native.md", "zoo_latency", parity_sentence),
     "undo": ("docs/hardening.md", "feature_undo", undo_table),
     "strip": ("docs/threat-model.md", "zoo_harden", strip_sentence),
     "recipes": ("docs/attacks.md", None, red_team_tables.recipes_table),
@@ -185,6 +211,7 @@ PARTS: dict[str, tuple[str, str | None, Callable[[Sequence[Row]], str]]] = {
     "strengths": ("docs/threat-model.md", "prior_defences", scoreboards.strengths),
     "headline": ("docs/threat-model.md", "red_team", scoreboards.headline),
     "plateau": ("docs/threat-model.md", "plateau", scoreboards.plateau_table),
+    "plateau reached": ("docs/threat-model.md", "plateau", scoreboards.plateau_sentence),
     "headline goal": ("docs/threat-model.md", "red_team", scoreboards.headline_goal),
 }
 """Per part: the document it stands in, the benchmark it comes from (None: the code itself), what makes it."""

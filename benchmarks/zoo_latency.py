@@ -2,16 +2,19 @@
 
     python benchmarks/zoo_latency.py [TASK...] > benchmarks/results/zoo_latency.json
 
-Each teacher runs on its first published test image, whole. Also with the compensated node or the
-paired nodes alone taken out, to say what each costs; and beside it what the cost model, by which `kdguard harden`
-chooses layers, expects.
+Each teacher runs on its first published test image, whole. The hardened model runs by the functions in the file, and
+by the native kernels, which are built in a temporary folder (g++); beside the ratios stands how far their outputs are
+apart. By the functions also with the compensated node or the paired nodes alone taken out, to say what each costs; and
+what the cost model, by which `kdguard harden` chooses layers, expects.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from math import prod
@@ -26,6 +29,7 @@ from kdguard.export.onnx_files import load_onnx
 from kdguard.graph_passes.costs import count_costs, estimated_ratio
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
 from kdguard.graph_passes.inventory import hardened_layers
+from kdguard.runtime.kernels.build import FOLDER_VARIABLE, build_library, library_path
 from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.session import RestorationSession
 
@@ -64,16 +68,18 @@ def estimate(teacher: onnx.ModelProto, hardened: onnx.ModelProto, shape: Sequenc
 def measure(task: str) -> dict[str, object]:
     teacher, hardened = load_onnx(zoo.ZOO / task / "teacher.onnx"), load_onnx(zoo.HARDENED / f"{task}.onnx")
     card = resolve_card(hardened, task)
-    models = {"clean": teacher, "hardened": hardened}
+    models = {"clean": teacher, "hardened": hardened, "native": hardened}
     for placement in ("paired", "in-path"):
         if model := only(teacher, hardened, placement):
             models[placement] = model
-    sessions = {name: RestorationSession(model, card) for name, model in models.items()}
+    sessions = {
+        name: RestorationSession(model, card, kernels="native" if name == "native" else "function")
+        for name, model in models.items()
+    }
     pair = zoo.test_pairs(task, card)[0]
     tensor = image_to_tensor(pair.degraded, card)
     times: dict[str, list[float]] = {name: [] for name in sessions}
-    for session in sessions.values():
-        session.run(tensor)
+    answers = {name: session.run(tensor)[0] for name, session in sessions.items()}
     until = time.monotonic() + SECONDS
     while len(times["clean"]) < REPEATS or time.monotonic() < until:
         for name, session in sessions.items():
@@ -87,6 +93,8 @@ def measure(task: str) -> dict[str, object]:
         "rounds": len(times["clean"]),
         "clean_ms": round(1000 * statistics.median(times["clean"]), 2),
         "ratio": round(ratios["hardened"], 4),
+        "ratio_native": round(ratios["native"], 4),
+        "native_from_function": float(np.abs(answers["native"] - answers["hardened"]).max()),
         "ratio_paired_only": round(ratios["paired"], 4) if "paired" in ratios else None,
         "ratio_compensated_only": round(ratios["in-path"], 4) if "in-path" in ratios else None,
         **estimate(teacher, hardened, tensor.shape),
@@ -95,9 +103,12 @@ def measure(task: str) -> dict[str, object]:
 
 def main() -> None:
     rows = []
-    for task in zoo.tasks(sys.argv[1:]):
-        rows.append(measure(task))
-        print(json.dumps(rows[-1]), file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[FOLDER_VARIABLE] = folder
+        build_library(library_path())
+        for task in zoo.tasks(sys.argv[1:]):
+            rows.append(measure(task))
+            print(json.dumps(rows[-1]), file=sys.stderr)
     write_results(
         what="median of interleaved hardened / clean times, onnxruntime CPU, one process, default settings",
         results=rows,

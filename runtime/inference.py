@@ -50,6 +50,9 @@ def build_session(model: onnx.ModelProto, provider: Provider, threads: int, kern
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
+    # Sessions take turns here, clean teacher and hardened model above all. Threads that spin while they wait
+    # for their session's next turn take the cores from the one whose turn it is.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     wanted = [_PROVIDERS["cuda"], _PROVIDERS["cpu"]] if provider != "cpu" else [_PROVIDERS["cpu"]]
     # The GPU wheel lists CUDA on machines without a GPU and then falls back without a word, so
     # availability says nothing; only the built session does (`get_providers`).

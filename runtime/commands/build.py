@@ -18,22 +18,12 @@ class EngineOption(StrEnum):
     tensorrt_rtx = "tensorrt-rtx"
 
 
-class PrecisionOption(StrEnum):
-    """Of weights and feature maps."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-
-
 def build(
     hardened: Annotated[Path, typer.Argument(help="The hardened model, an ONNX file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The engine to write; its manifest is OUTPUT.json.")],
     engine: Annotated[
         EngineOption, typer.Option(help="tensorrt-rtx builds without a GPU.")
     ] = EngineOption.tensorrt_rtx,
-    precision: Annotated[
-        PrecisionOption, typer.Option(help="Of weights and maps; inputs and outputs keep their types.")
-    ] = PrecisionOption.fp32,
     shapes: Annotated[
         tuple[str, str, str] | None,
         typer.Option(metavar="MIN OPT MAX", help="Image sizes HEIGHTxWIDTH; 64x64 720x1280 1080x1920 by default."),
@@ -45,6 +35,7 @@ def build(
     json: options.Json = None,
 ) -> None:
     """Compile a hardened model to an engine, with a manifest that says what it is."""
+    from kdguard.export.errors import UserError
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.onnx_files import load_onnx, model_files
     from kdguard.runtime.engines import ENGINES
@@ -55,8 +46,11 @@ def build(
     from kdguard.runtime.terminal import say
 
     kind = ENGINES[engine.value]
-    check_outputs([output, manifest_path(output), json, timing_cache], model_files(hardened))
+    check_outputs([output, json, timing_cache], model_files(hardened))
+    check_outputs([manifest_path(output)], [output, json, timing_cache])
     check_installed(kind)
+    if version_compatible and kind.name == "tensorrt-rtx":
+        raise UserError("--version-compatible: TensorRT-RTX builds no engines for other versions; build one for each")
     model = load_onnx(hardened)
     card = resolve_card(model, task, str(hardened))
     sizes = parse_range(shapes, card) if shapes else default_range(card)
@@ -66,14 +60,13 @@ def build(
         card,
         output,
         kind,
-        precision.value,
         sizes,
         timing_cache=timing_cache,
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
     )
     say(
-        f"{output}: {kind.title} {manifest.vendor_version}, {precision.value}, images of {sizes.smallest} to "
+        f"{output}: {kind.title} {manifest.vendor_version}, fp32, images of {sizes.smallest} to "
         f"{sizes.largest}, built in {manifest.seconds:g} s for {manifest.compute_capability}; it has not been run"
     )
     if json:

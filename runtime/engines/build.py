@@ -11,12 +11,13 @@ from pathlib import Path
 import onnx
 
 from kdguard.export.errors import MissingDependencyError, UserError
-from kdguard.export.files import atomic_path, sha256_of_file, write_json
+from kdguard.export.files import atomic_path, sha256_of_file, to_json
 from kdguard.export.model_card import ModelCard
 from kdguard.export.onnx_files import sha256_of_model
+from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.engines import EngineKind
 from kdguard.runtime.engines.manifest import ANY_GPU, EngineManifest, manifest_path
-from kdguard.runtime.engines.prepare import in_precision, written_out
+from kdguard.runtime.engines.prepare import written_out
 from kdguard.runtime.engines.shapes import SizeRange, profile
 from kdguard.runtime.engines.vendor import Answer, Request
 
@@ -41,7 +42,6 @@ def build_engine(
     card: ModelCard,
     engine: Path,
     kind: EngineKind,
-    precision: str,
     sizes: SizeRange,
     *,
     timing_cache: Path | None = None,
@@ -62,9 +62,15 @@ def build_engine(
         MissingDependencyError: its package is not installed.
     """
     check_installed(kind)
-    ready = written_out(in_precision(model, precision))
+    identity = sha256_of_model(hardened)
+    ready = written_out(model)
     shapes = profile(ready, card, sizes)
-    with tempfile.TemporaryDirectory() as folder, atomic_path(engine) as unfinished:
+    # The engine takes its place first: an old manifest refuses a new engine, which is the safe way to be interrupted.
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        atomic_path(manifest_path(engine)) as unfinished_manifest,
+        atomic_path(engine) as unfinished,
+    ):
         source = Path(folder) / "model.onnx"
         onnx.save(ready, source)
         request = Request(
@@ -82,25 +88,34 @@ def build_engine(
             engine_sha256=sha256_of_file(unfinished),
             kind=kind.name,
             vendor_version=answer.vendor_version,
-            compute_capability=answer.compute_capability or ANY_GPU,
+            compute_capability=_built_for(kind, answer),
             hardened=hardened.name,
-            hardened_sha256=sha256_of_model(hardened),
-            precision=precision,
-            op="function, written out in standard operators",
+            hardened_sha256=identity,
+            precision="fp32",
+            op="function, written out in standard operators" if hardened_layers(model) else "none",
+            version_compatible=version_compatible,
+            hardware_compatible=hardware_compatible,
             inputs=answer.inputs,
             outputs=answer.outputs,
             shapes=shapes,
             seconds=answer.seconds,
         )
-        write_json(manifest_path(engine), manifest.model_dump())
+        unfinished_manifest.write_text(to_json(manifest.model_dump()), encoding="utf-8")
     return manifest
+
+
+def _built_for(kind: EngineKind, answer: Answer) -> str:
+    """TensorRT-RTX finishes its kernels where the engine runs."""
+    portable = kind.name == "tensorrt-rtx" or answer.compute_capability is None
+    return ANY_GPU if portable else str(answer.compute_capability)
 
 
 def _asked(request: Request, kind: EngineKind, folder: Path) -> Answer:
     """The vendor's answer, from a process that may die without taking ours along."""
     question = folder / "request.json"
     question.write_text(request.model_dump_json())
-    command = [sys.executable, "-m", "kdguard.runtime.engines.vendor", str(question)]
+    # -P: nothing is imported from the folder that the user happens to be in.
+    command = [sys.executable, "-P", "-m", "kdguard.runtime.engines.vendor", str(question)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # ourselves
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:

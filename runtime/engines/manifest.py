@@ -1,7 +1,7 @@
 """What an engine is: a file beside it that is checked before anybody hands the engine to the vendor's library.
 
-Deserialising runs what the file says, so an engine that is not the one its manifest speaks of, or that another
-version built, is refused first.
+It tells an engine that is damaged, cut off or mixed up, or that another version built. It is not signed: whoever can
+exchange an engine can exchange its manifest.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -33,13 +34,17 @@ class EngineManifest(BaseModel):
     kdguard_version: str = Field(default_factory=lambda: version("kdguard"))
     engine: str = Field(description="file name")
     engine_sha256: str
-    kind: str = Field(description="tensorrt or tensorrt-rtx")
+    kind: Literal["tensorrt", "tensorrt-rtx"]
     vendor_version: str = Field(description="of the package that built it")
-    compute_capability: str = Field(description="of the GPU it was built on; `any listed by the vendor` without one")
+    compute_capability: str = Field(
+        description="of the GPU it was built on; TensorRT-RTX's engines are for any that the vendor lists"
+    )
     hardened: str = Field(description="file name of the model")
     hardened_sha256: str
     precision: str
-    op: str = Field(description="what runs the op in it: function, written out in standard operators")
+    op: str = Field(description="what runs the op in it: the function, written out in standard operators, or none")
+    version_compatible: bool = Field(False, description="newer versions of the vendor's library load it too")
+    hardware_compatible: bool = Field(False, description="GPUs from Ampere on run it too")
     inputs: list[EngineTensor]
     outputs: list[EngineTensor]
     shapes: dict[str, list[list[int]]] = Field(description="per input the smallest, usual and largest shape")
@@ -75,7 +80,7 @@ def read_manifest(engine: Path) -> EngineManifest:
     if (actual := sha256_of_file(engine)) != found.engine_sha256:
         raise UserError(
             f"{engine} is not the file that its manifest speaks of (SHA-256 {actual[:12]}, expected "
-            f"{found.engine_sha256[:12]}): damaged, cut off or exchanged; build it again"
+            f"{found.engine_sha256[:12]}): damaged, cut off or mixed up; build it again"
         )
     return found
 
@@ -93,12 +98,13 @@ def check_engine(engine: Path, installed_version: str, compute_capability: str) 
     """
     found = read_manifest(engine)
     title = ENGINES[found.kind].title
-    if found.vendor_version != installed_version:
+    if found.vendor_version != installed_version and not found.version_compatible:
         raise MissingDependencyError(
             f"{engine} was built by {title} {found.vendor_version} and {installed_version} is installed; engines fit "
             "one version: build it again, or install that one"
         )
-    if found.compute_capability not in (ANY_GPU, compute_capability):
+    bound = found.kind == "tensorrt" and not found.hardware_compatible
+    if bound and found.compute_capability != compute_capability:
         raise MissingDependencyError(
             f"{engine} was built for a GPU of compute capability {found.compute_capability} and this one has "
             f"{compute_capability}; build it again here"

@@ -52,6 +52,8 @@ def parse_range(texts: Sequence[str], card: ModelCard) -> SizeRange:
         UserError: sizes out of order, or such as the model does not take.
     """
     smallest, tuned, largest = (parse_size(text) for text in texts)
+    if card.fixed_size and {smallest, tuned, largest} != {card.fixed_size}:
+        raise UserError(f"--shapes: the model takes images of {Size(*card.fixed_size)} only; leave the option out")
     for axis, name in enumerate(("heights", "widths")):
         if not smallest[axis] <= tuned[axis] <= largest[axis]:
             raise UserError(
@@ -68,7 +70,9 @@ def parse_range(texts: Sequence[str], card: ModelCard) -> SizeRange:
 
 
 def default_range(card: ModelCard) -> SizeRange:
-    """64x64 to 1080x1920, rounded up to what the model takes."""
+    """64x64 to 1080x1920, rounded up to what the model takes; a fixed size where it has one."""
+    if card.fixed_size:
+        return SizeRange(*[Size(*card.fixed_size)] * 3)
 
     def rounded(size: Size) -> Size:
         return Size(*(-(-side // card.size_multiple) * card.size_multiple for side in size))
@@ -80,7 +84,7 @@ def profile(model: onnx.ModelProto, card: ModelCard, sizes: SizeRange) -> dict[s
     """Per input its smallest, usual and largest shape: fixed sides as the model has them, a free batch 1.
 
     Raises:
-        UserError: another input than the image has free sides.
+        UserError: another input than the image has free sides, or the image input has no shape.
     """
     found = {}
     initial = {tensor.name for tensor in model.graph.initializer}
@@ -95,12 +99,12 @@ def profile(model: onnx.ModelProto, card: ModelCard, sizes: SizeRange) -> dict[s
                 )
             found[value.name] = [sides] * 3
             continue
-        rows, columns = (1, 2) if card.layout == "NHWC" else (2, 3)
+        if len(sides) != 4:
+            raise UserError(f"the input {value.name!r} has no shape of four sides; export the model with one")
+        rows, columns, channels = (1, 2, 3) if card.layout == "NHWC" else (2, 3, 1)
+        free = {0: max(card.batch, 1), channels: card.channels}
         found[value.name] = [
-            [
-                side or {0: card.batch or 1, rows: size.height, columns: size.width}.get(axis, 1)
-                for axis, side in enumerate(sides)
-            ]
+            [side or (free | {rows: size.height, columns: size.width})[axis] for axis, side in enumerate(sides)]
             for size in sizes
         ]
     return found

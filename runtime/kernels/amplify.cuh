@@ -12,11 +12,14 @@ namespace kdguard {
 constexpr int AMPLIFY_THREADS = 256;
 constexpr int PROJECTIONS_AT_ONCE = 8;
 
-// Positions per block, so that a tile of up to 512 channels fits into 32 kB.
-KDGUARD_BOTH int amplify_positions(int channels) { return channels <= 128 ? 64 : channels <= 256 ? 32 : 16; }
+// Positions per block, so that everything fits into the 48 kB of shared memory that need no asking for.
+KDGUARD_BOTH int amplify_positions(int channels, const Settings& settings) {
+    const int rows = channels + settings.projections();
+    return rows <= 128 ? 64 : rows <= 256 ? 32 : 16;
+}
 
 KDGUARD_BOTH std::size_t amplify_shared_bytes(int channels, const Settings& settings) {
-    const std::size_t positions = amplify_positions(channels), groups = AMPLIFY_THREADS / positions;
+    const std::size_t positions = amplify_positions(channels, settings), groups = AMPLIFY_THREADS / positions;
     const std::size_t floats = channels * positions + groups * (PROJECTIONS_AT_ONCE + 1) * positions +
                                (settings.projections() + 1) * positions;
     return floats * sizeof(float);
@@ -79,7 +82,7 @@ KDGUARD_DEVICE void amplify_tile(const Settings& settings, const Element* map, c
                                  const float* offsets, const float* mean, float excess, float strength,
                                  long long length, int channels, long long start, float* shared, Element* output,
                                  float* change) {
-    const int positions = amplify_positions(channels), groups = AMPLIFY_THREADS / positions;
+    const int positions = amplify_positions(channels, settings), groups = AMPLIFY_THREADS / positions;
     const int projections = settings.projections(), rank = settings.rank;
     const int place = static_cast<int>(threadIdx.x) % positions, group = static_cast<int>(threadIdx.x) / positions;
     float* tile = shared;                                                   // [C, positions]

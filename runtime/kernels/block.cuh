@@ -62,7 +62,7 @@ struct SerialBlock {
 
 constexpr int WARP = 32;
 
-// All threads of a CUDA block of at most 1024 threads, a multiple of 32.
+// All threads of a CUDA block, a multiple of 32.
 struct CudaBlock {
     float* partial;  // one float per warp, in shared memory
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdguard.export.errors import MissingDependencyError, UserError
+from kdguard.export.files import sha256_of_file
 
 SOURCES = Path(__file__).parent
 INSTRUCTION_SETS = {"x86_64": {name: f"-march=x86-64-{name}" for name in ("v2", "v3", "v4")}}
@@ -43,9 +44,20 @@ def fingerprint() -> str:
 
 
 def library_path() -> Path:
-    """Where the library for onnxruntime lies once it is built; KDGUARD_NATIVE names another folder than the cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kdguard"
-    return Path(os.environ.get(FOLDER_VARIABLE) or cache) / f"libkdguard_onnxruntime-{fingerprint()}.so"
+    """Where the library for onnxruntime lies once it is built; KDGUARD_NATIVE names another folder than the cache.
+
+    Raises:
+        RuntimeError: no folder is named and the user has no home.
+    """
+    named = os.environ.get(FOLDER_VARIABLE) or os.environ.get("XDG_CACHE_HOME")
+    cache = Path(named) if named else Path.home() / ".cache"
+    folder = cache if os.environ.get(FOLDER_VARIABLE) else cache / "kdguard"
+    return folder.absolute() / f"libkdguard_onnxruntime-{fingerprint()}.so"
+
+
+def hash_path(library: Path) -> Path:
+    """Where the hash of a finished library lies: a file that was cut off would end the process that loads it."""
+    return library.with_suffix(".sha256")
 
 
 def build_library(target: Path) -> Path:
@@ -62,7 +74,9 @@ def build_library(target: Path) -> Path:
         _compile(SOURCES / "onnxruntime" / "library.cpp", objects[1])
         for (name, flag), made in zip(builds.items(), objects[2:], strict=True):
             _compile(SOURCES / "cpu" / "kernels.cpp", made, [f"-DKDGUARD_ISA={name}", *([flag] if flag else [])])
-        return _link(objects, target)
+        _link(objects, target)
+    hash_path(target).write_text(sha256_of_file(target))
+    return target
 
 
 def build_kernels_on_cpu(target: Path, *, sanitize: bool = False) -> Path:
@@ -102,7 +116,7 @@ def _compile(source: Path, made: Path, flags: Sequence[str] = ()) -> None:
 
 def _link(objects: Sequence[Path], target: Path, flags: Sequence[str] = ()) -> Path:
     """Link into the target's folder under another name first, so that nobody loads half a library."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = target.with_name(f".{os.getpid()}-{target.name}")
     try:
         _run([compiler(), "-shared", *flags, *map(str, objects), "-o", str(unfinished)])

@@ -2,8 +2,8 @@
 //
 // Each CUDA thread is a fiber (ucontext) of one OS thread. A fiber runs until it reaches a barrier or a shuffle
 // and then hands over to the next, so kernels see the semantics of __syncthreads and __shfl_xor_sync. Blocks run
-// one after the other. It finds wrong indices, missing barriers where they change the order of fibers, and, with
-// the sanitizers, accesses out of bounds; races between threads that happen to run in order it does not find.
+// one after the other. Fibers take turns in order or in reverse; what a missing barrier changes in one of the two is found,
+// other races are not. With the sanitizers it finds accesses out of bounds.
 #pragma once
 
 #include <ucontext.h>
@@ -45,6 +45,7 @@ struct Fiber {
 inline std::vector<Fiber> fibers;
 inline ucontext_t scheduler;
 inline unsigned current;
+inline bool reversed;
 inline dim3 block_index, grid_size, block_size;
 inline unsigned char* dynamic_shared;
 inline float exchanged[1024];
@@ -108,7 +109,8 @@ void launch(dim3 grid, dim3 block, std::size_t shared_bytes, Kernel kernel) {
             }
             for (unsigned done = 0; done < block.x;) {
                 done = 0;
-                for (current = 0; current < block.x; ++current) {
+                for (unsigned turn = 0; turn < block.x; ++turn) {
+                    current = reversed ? block.x - 1 - turn : turn;
                     Fiber& fiber = fibers[current];
 #if defined(__SANITIZE_ADDRESS__)
                     __sanitizer_start_switch_fiber(&scheduler_fake_stack, fiber.stack.get(), STACK_BYTES);

@@ -1,4 +1,5 @@
-// Entry points of the CUDA kernels. Grids: one block per image, or (tiles, images) for `amplify`.
+// Entry points of the CUDA kernels. Grids: one block per image, of at most PROJECTOR_THREADS threads, or (tiles, images)
+// for `amplify`, with at most 65535 images.
 #include "amplify.cuh"
 #include "top_k_projector.cuh"
 
@@ -15,7 +16,7 @@ using Half = _Float16;
 using namespace kdguard;
 
 // Dynamic shared memory: 32 floats, and the workspace where `scratch` is null. scratch: [N, workspace].
-extern "C" __global__ void kdguard_top_k_projector(const float* gram, float* vectors, float* scratch, int channels,
+extern "C" __global__ void __launch_bounds__(PROJECTOR_THREADS) kdguard_top_k_projector(const float* gram, float* vectors, float* scratch, int channels,
                                                    int rank) {
     KDGUARD_DYNAMIC_SHARED(shared);
     const CudaBlock block{shared};
@@ -44,10 +45,10 @@ KDGUARD_DEVICE void amplify(const Settings& settings, const Element* map, const 
                             int channels, Element* output, float* change, float* shared) {
     const std::size_t image = blockIdx.y, projections = settings.projections();
     const std::size_t offset = image * channels * length;
-    const float applied = strength == nullptr ? 1.0f : fminf(fmaxf(strength[0], 0.0f), 1.0f);
+    const float applied = applied_strength(strength);
     amplify_tile(settings, map + offset, rows + image * projections * channels, offsets + image * projections,
                  mean == nullptr ? nullptr : mean + image * channels, excess[image], applied, length, channels,
-                 static_cast<long long>(blockIdx.x) * amplify_positions(channels), shared, output + offset,
+                 static_cast<long long>(blockIdx.x) * amplify_positions(channels, settings), shared, output + offset,
                  change == nullptr ? nullptr : change + offset);
 }
 

@@ -24,7 +24,7 @@ void perturb(Kernel amplify_kernel, const Settings& settings, int images, int ch
     kdguard_fibers::launch(dim3(images), dim3(WARP), row_bytes(settings), [&] {
         kdguard_prepare_rows(settings, gram, vectors, mean, channels, rows.data(), offsets.data(), excess.data());
     });
-    const long long positions = amplify_positions(channels);
+    const long long positions = amplify_positions(channels, settings);
     const dim3 grid(static_cast<unsigned>((length + positions - 1) / positions), images);
     kdguard_fibers::launch(grid, dim3(AMPLIFY_THREADS), amplify_shared_bytes(channels, settings), [&] {
         amplify_kernel(settings, map, rows.data(), offsets.data(), mean, excess.data(), strength, length, channels,
@@ -54,6 +54,9 @@ KDGUARD_EXPORT void project_by_one_thread(const float* gram, float* vectors, int
                         workspace.data(), channels, rank);
     }
 }
+
+// From now on threads of a block take their turns from the last to the first.
+KDGUARD_EXPORT void run_in_reverse(int reverse) { kdguard_fibers::reversed = reverse != 0; }
 
 // Everything of SvdPerturb behind the Gram matrix; mean, strength and change may be null.
 KDGUARD_EXPORT void perturb_float(int rank, float gain, float adaptive, int modulation, const float* pattern,

@@ -52,6 +52,12 @@ KDGUARD_BOTH float beyond(const Settings& settings, float excess, long long posi
     return excess;
 }
 
+// strength as the op takes it: clipped to [0, 1], and 1 where it is left out or NaN.
+KDGUARD_BOTH float applied_strength(const float* strength) {
+    if (strength == nullptr || !(*strength < 1.0f)) return 1.0f;
+    return *strength > 0.0f ? *strength : 0.0f;
+}
+
 // 0 for NaN and infinity.
 KDGUARD_BOTH float finite_or_zero(float value) {
     const float probe = value * 0.0f;
@@ -65,7 +71,7 @@ template <class Element>
 KDGUARD_BOTH Element write_element(float read, float moved, float* change) {
     const Element rounded = static_cast<Element>(moved);
     if (sizeof(Element) == 4) {
-        *change = moved - read;
+        *change = finite_or_zero(moved - read);  // an infinity that stays one has not changed
         return rounded;
     }
     const float written = static_cast<float>(rounded);

@@ -14,6 +14,7 @@ namespace kdguard {
 constexpr int MAX_CHANNELS = 512;
 constexpr int MAX_RANK = 16;
 constexpr int SQUARINGS = 15;
+constexpr int PROJECTOR_THREADS = 512;  // of a block at most: it keeps many registers
 constexpr int TILE = 4, PADDING = 16;
 constexpr float STEP = 2.4f;         // radians between the entries of the fixed vector, as in the function
 constexpr float GENUINE = 0.5f;      // share of a vector outside of those found before that tells it from noise

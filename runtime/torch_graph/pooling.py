@@ -38,7 +38,10 @@ def _checked(node: Node, x: Tensor) -> tuple[Windows, Pads, list[int]]:
         raise node.unsupported(f"in {len(form.kernel)} dimensions")
     if node.outputs > 1:
         raise node.unsupported("hands out the places of the maxima")
-    pads = _room_for_one(x, form, pads_of(node, x.shape[2:], form))
+    stated = pads_of(node, x.shape[2:], form)
+    pads = _room_for_one(x, form, stated)
+    if pads != stated and node.get("count_include_pad", 0):
+        raise node.unsupported("with pads that count and a window larger than the map, which depends on the opset")
     return form, pads, _ceiling(node, x, form, pads)
 
 

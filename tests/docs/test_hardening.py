@@ -143,6 +143,8 @@ def latency_row(task: str, ratio: float, **estimates: float) -> dict[str, Any]:
         "input": [1, 3, 8, 8],
         "clean_ms": 200.0,
         "ratio": ratio,
+        "ratio_native": 1.0125,
+        "native_from_function": 2e-6,
         "ratio_paired_only": 1.02,
         "ratio_compensated_only": None,
         "paired_layers": 2,
@@ -156,12 +158,14 @@ def test_measured_and_estimated_times(tmp_path: Path) -> None:
     rows = latency_row("denoising", 1.051, **estimates), latency_row("underwater", 1.1)
     folder = recorded(tmp_path, "zoo_latency", *rows)
     lines = TABLES["part"]("latency", folder).splitlines()
-    assert lines[2] == "| denoising | 1x3x8x8 | 200 ms | 1.051 | 1.123 | 1.020 (2) | - |"
-    assert lines[3] == "| underwater | 1x3x8x8 | 200 ms | 1.100 | - | 1.020 (2) | - |"
+    assert lines[2] == "| denoising | 1x3x8x8 | 200 ms | 1.051 | 1.012 | 1.123 | 1.020 (2) | - |"
+    assert lines[3] == "| underwater | 1x3x8x8 | 200 ms | 1.100 | 1.012 | - | 1.020 (2) | - |"
     _, _, *nodes = TABLES["part"]("latency of nodes", folder).splitlines()
     assert nodes == ["| denoising | 2.0 ms | 4.0 ns | 5.0 ms |"]
     goals = TABLES["part"]("latency goals", folder)
     assert goals == "Goals for hardened / clean: denoising 1.05, underwater 1.10. Missed: denoising with 1.051."
+    assert "On 2 published teachers" in TABLES["part"]("native parity", folder)
+    assert "differ by at most 2e-06 of" in TABLES["part"]("native parity", folder)
     folder = recorded(tmp_path, "zoo_latency", latency_row("underwater", 1.1))
     assert TABLES["part"]("latency goals", folder).endswith("Missed: none.")
 

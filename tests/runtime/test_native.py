@@ -10,14 +10,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from kdguard.export.errors import MissingDependencyError, UserError
+from kdguard.export.errors import MissingDependencyError
 from kdguard.export.model_card import ModelCard
 from kdguard.export.onnx_files import load_onnx
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import DOMAIN, VERSION, SvdPerturbAttributes, op_functions
 from kdguard.graph_passes.op.reference import svd_perturb
 from kdguard.graph_passes.substitute_op import SubstituteOp
-from kdguard.runtime.kernels.build import FOLDER_VARIABLE, build_kernels_on_cpu, build_library, library_path
+from kdguard.runtime.kernels.build import FOLDER_VARIABLE, build_kernels_on_cpu, build_library, hash_path, library_path
 from kdguard.runtime.native import obstacle, register
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net, photograph
@@ -110,9 +110,14 @@ def test_makes_no_nan_and_loses_none(library: Path) -> None:
     maps = feature_maps((2, 6, 9, 8))
     maps[0, 2, 1, 3] = np.nan
     maps[1] *= 1e25  # squares overflow: the op steps aside for this image
-    found, _ = session.run(None, {"X": maps})
-    assert np.isnan(found).sum() == 1
+    found, restored = session.run(None, {"X": maps})
+    assert np.isnan(found).sum() == np.isnan(restored).sum() == 1
     assert np.array_equal(found[1], maps[1])
+    maps[0, 2, 1, 3] = np.inf
+    found, restored = session.run(None, {"X": maps})
+    assert not np.isnan(found).any()
+    assert not np.isnan(restored).any()
+    assert restored[0, 2, 1, 3] == np.inf
     for constant in (0.0, 2.5):
         still = np.full((1, 5, 3, 3), constant, np.float32)
         assert np.allclose(session.run(None, {"X": still})[0], constant * 50.0, rtol=1e-5)
@@ -173,8 +178,40 @@ def test_what_is_not_covered(library: Path) -> None:
         )
     narrow.graph.output[0].type.tensor_type.elem_type = TensorProto.BFLOAT16
     assert "'b' is bfloat16" in obstacle(InsertSvdPerturb(["b"])(narrow).model, CPU)
+    odd = onnx.ModelProto.FromString(HARDENED.SerializeToString())
+    perturb = next(node for node in odd.graph.node if node.op_type == "SvdPerturb")
+    next(a for a in perturb.attribute if a.name == "rank").i = 17
+    assert "attributes that the library does not take" in obstacle(odd, CPU)
     assert obstacle(HARDENED, "CUDAExecutionProvider") == "the library has no kernels for CUDAExecutionProvider"
     assert obstacle(HARDENED, CPU) == ""
+
+
+def test_what_is_not_trusted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a library runs it: one that others may write, or that is not what was built, is left alone."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    mine = library_path()
+    mine.write_bytes((folder / mine.name).read_bytes())
+    with pytest.raises(MissingDependencyError, match="is not what was built"):
+        RestorationSession(HARDENED, CARD, kernels="native")
+    hash_path(mine).write_bytes(hash_path(folder / mine.name).read_bytes())
+    assert RestorationSession(HARDENED, CARD).kernels == "native"
+    mine.chmod(0o666)
+    with pytest.raises(MissingDependencyError, match="may be written by others"):
+        RestorationSession(HARDENED, CARD, kernels="native")
+    assert RestorationSession(HARDENED, CARD).kernels == "function"
+    mine.chmod(0o600)
+    mine.write_bytes(mine.read_bytes()[:-1000])
+    assert RestorationSession(HARDENED, CARD).kernels == "function"
+
+
+def test_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv(FOLDER_VARIABLE)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert RestorationSession(HARDENED, CARD).kernels == "function"
 
 
 @pytest.mark.parametrize("kind", ["text", "without our symbol"])
@@ -184,7 +221,7 @@ def test_a_file_that_is_no_such_library(kind: str, tmp_path: Path) -> None:
         broken.write_text("not a library")
     else:
         build_kernels_on_cpu(broken)
-    with pytest.raises(UserError, match=r"broken\.so cannot be loaded into this onnxruntime"):
+    with pytest.raises(MissingDependencyError, match=r"broken\.so cannot be loaded into this onnxruntime"):
         register(onnxruntime.SessionOptions(), HARDENED, CPU, library=broken)
 
 

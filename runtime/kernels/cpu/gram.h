@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "../block.cuh"
 #include "lanes.h"
 #include "map.h"
 
@@ -89,15 +90,19 @@ static void gram_piece(const Element* map, const MapShape& shape, int stride, co
     }
 }
 
-// Mean over the sampled positions of one channel.
+// Mean over the sampled positions of one channel: short sums in float, their sum in double.
 template <class Element>
 static float channel_mean(const Element* channel, const MapShape& shape, int stride) {
     double total = 0.0;
     std::int64_t rows = 0;
     for (std::int64_t row = 0; row < shape.rows; row += stride, ++rows) {
-        float part = 0.0f;
-        for (std::int64_t p = 0; p < shape.run; ++p) part += static_cast<float>(channel[row * shape.run + p]);
-        total += part;
+        const Element* line = channel + row * shape.run;
+        for (std::int64_t start = 0; start < shape.run; start += PANEL) {
+            float part = 0.0f;
+            KDGUARD_SUMS(part)
+            for (std::int64_t p = start; p < min(start + PANEL, shape.run); ++p) part += static_cast<float>(line[p]);
+            total += part;
+        }
     }
     return static_cast<float>(total / static_cast<double>(rows * shape.run));
 }

@@ -6,7 +6,7 @@
 
 namespace kdguard {
 
-// Of one image; `means` and `offsets` are zero where nothing is centred. All pointers are the caller's.
+// Of one image; `mean` is null where nothing is centred. All pointers are the caller's.
 template <class Element>
 struct ElementKernels {
     float (*channel_mean)(const Element* channel, const MapShape&, int stride);

@@ -1,8 +1,10 @@
 // Feature maps as the CPU code sees them, and how work is cut into pieces that threads take.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 
 namespace kdguard {
 
@@ -24,9 +26,27 @@ protected:
     ~Parallel() = default;
 };
 
+// An exception on another thread would never reach whoever waits for the pieces, who would wait for ever. So it is
+// caught there and thrown again here, once all are done.
 template <class Work>
 void in_parallel(const Parallel& parallel, std::size_t count, Work work) {
-    parallel.run(count, [](void* argument, std::size_t piece) { (*static_cast<Work*>(argument))(piece); }, &work);
+    struct Guarded {
+        Work& work;
+        std::atomic<bool> failed;
+        std::exception_ptr failure;
+    } guarded{work, {false}, nullptr};
+    parallel.run(
+        count,
+        [](void* argument, std::size_t piece) {
+            auto& own = *static_cast<Guarded*>(argument);
+            try {
+                own.work(piece);
+            } catch (...) {
+                if (!own.failed.exchange(true)) own.failure = std::current_exception();
+            }
+        },
+        &guarded);
+    if (guarded.failure) std::rethrow_exception(guarded.failure);
 }
 
 }  // namespace kdguard

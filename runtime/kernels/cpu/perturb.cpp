@@ -52,7 +52,7 @@ void gram_matrix(const Parallel& parallel, const CpuKernels& kernels, const Sett
                  const Element* map, const float* mean, float* gram) {
     const std::int64_t rows = (shape.rows + settings.stride - 1) / settings.stride, count = rows * shape.run;
     const std::int64_t size = shape.channels * shape.channels;
-    // How the positions are cut must not depend on the machine, or else rounding would.
+    // How the positions are cut must not depend on the number of threads, or else rounding would.
     const std::int64_t most = std::clamp<std::int64_t>(PARTIAL_GRAM_FLOATS / size, 1, GRAM_PIECES);
     const std::int64_t panels = (count + kernels.panel - 1) / kernels.panel;
     const std::int64_t length = (panels + most - 1) / most * kernels.panel, pieces = (count + length - 1) / length;

@@ -123,12 +123,4 @@ inline Status* parallel_for(const Api* api, const KernelContext* context, void (
                             std::size_t total, std::size_t batches, void* argument) {
     return call<274, Status*>(api, context, work, total, batches, argument);
 }
-inline Status* input_shape(const Api* api, const ShapeInferContext* context, std::size_t index, TensorInfo** info) {
-    return call<268, Status*>(api, context, index, info);
-}
-inline Status* set_output_shape(const Api* api, const ShapeInferContext* context, std::size_t index,
-                                const TensorInfo* info) {
-    return call<270, Status*>(api, context, index, info);
-}
-
 }  // namespace kdguard::ort

@@ -77,7 +77,9 @@ public:
         if (sizes.size() < 3) throw std::runtime_error("a feature map has a batch, channels and at least one more axis");
         MapShape shape{sizes[0], sizes[1], sizes[2], 1};
         for (std::size_t axis = 3; axis < sizes.size(); ++axis) shape.run *= sizes[axis];
-        const float* strength = run.data<const float>(run.input(1));
+        const Value* stated = run.input(1);
+        if (stated != nullptr && !run.sizes(stated).empty()) throw std::runtime_error("strength is a scalar");
+        const float* strength = run.data<const float>(stated);
         Settings settings = settings_;
         settings.pattern = pattern_.data();
         settings.pattern_size = static_cast<long long>(pattern_.size());
@@ -86,8 +88,7 @@ public:
         if (!shared_ && change != nullptr) *change = 0.0f;
         if (shape.images == 0 || shape.positions() == 0) return;
         refuse_beyond_limits(shape.channels, settings.rank);
-        const float applied = strength == nullptr ? 1.0f : *strength < 0.0f ? 0.0f : *strength > 1.0f ? 1.0f : *strength;
-        perturb(run, settings, shape, applied, run.data<const Element>(map), output, shared_ ? change : nullptr);
+        perturb(run, settings, shape, applied_strength(strength), run.data<const Element>(map), output, shared_ ? change : nullptr);
     }
 
 private:
@@ -156,7 +157,7 @@ extern "C" __attribute__((visibility("default"))) kdguard::ort::Status* Register
     kdguard::ort::SessionOptions* options, const kdguard::ort::ApiBase* base) {
     using namespace kdguard::ort;
     const Api* api = base->get_api(API_VERSION);
-    if (api == nullptr) return nullptr;  // older than 1.18; runtime/native refuses before it comes to this
+    if (api == nullptr) return create_status(base->get_api(1), FAIL, "kdguard: onnxruntime is older than 1.18");
     static const Operator<SvdPerturb<float>> perturb_float;
     static const Operator<SvdPerturb<_Float16>> perturb_half;
     static const Operator<SvdRestore<float>> restore_float;

@@ -37,11 +37,22 @@ def test_builds(kdguard: CommandLine, model_file: Path, tmp_path: Path) -> None:
 
 
 @needs_rtx
+def test_imports_nothing_from_where_the_user_is(
+    kdguard: CommandLine, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "polygraphy.py").write_text("raise SystemExit('planted')")
+    assert kdguard("build", model_file, "-o", "e.plan", "--shapes", "32x32", "32x32", "32x32") == 0, kdguard.err
+
+
+@needs_rtx
 def test_refuses(kdguard: CommandLine, model_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "engine.plan"
     assert "'32' is no image size" in kdguard.refuses(
         "build", model_file, "-o", out, "--shapes", "32", "64x64", "96x96"
     )
+    assert "is a folder" in kdguard.refuses("build", model_file, "-o", ".")
+    assert "TensorRT-RTX builds no engines" in kdguard.refuses("build", model_file, "-o", out, "--version-compatible")
     assert "that is the input" in kdguard.refuses("build", model_file, "-o", model_file)
     save_onnx(make_conv_net(), tmp_path / "no-card.onnx")
     assert "--task" in kdguard.refuses("build", tmp_path / "no-card.onnx", "-o", out)

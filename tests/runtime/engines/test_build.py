@@ -15,7 +15,7 @@ from kdguard.export.model_card import ModelCard, write_card
 from kdguard.export.onnx_files import save_onnx
 from kdguard.runtime.engines import ENGINES
 from kdguard.runtime.engines.build import build_engine
-from kdguard.runtime.engines.manifest import ANY_GPU, EngineManifest, check_engine, manifest_path, read_manifest
+from kdguard.runtime.engines.manifest import ANY_GPU, check_engine, manifest_path, read_manifest
 from kdguard.runtime.engines.shapes import Size, SizeRange
 from tests.conftest import make_model
 from tests.runtime.engines.test_prepare import hardened
@@ -42,7 +42,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("engine") / "hardened.engine"
-    build_engine(model_file, onnx.load(model_file), CARD, path, RTX, "fp32", SIZES)
+    build_engine(model_file, onnx.load(model_file), CARD, path, RTX, SIZES)
     return path
 
 
@@ -57,14 +57,6 @@ def test_engine_and_manifest(engine: Path, model_file: Path) -> None:
     assert engine.stat().st_size > 10_000
 
 
-def test_half_precision_is_another_engine(engine: Path, model_file: Path, tmp_path: Path) -> None:
-    half = tmp_path / "half.engine"
-    found = build_engine(model_file, onnx.load(model_file), CARD, half, RTX, "fp16", SIZES)
-    assert found.precision == "fp16"
-    assert found.inputs[0].dtype == "float"
-    assert half.read_bytes() != engine.read_bytes()
-
-
 def test_what_the_vendor_cannot_build_leaves_nothing(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Constant", [], ["axis"], value_int=2),
@@ -76,7 +68,7 @@ def test_what_the_vendor_cannot_build_leaves_nothing(tmp_path: Path) -> None:
     model.graph.initializer.append(helper.make_tensor("last", onnx.TensorProto.INT64, [1], [-1]))
     save_onnx(model, tmp_path / "model.onnx")
     with pytest.raises(UserError, match=r"^TensorRT-RTX cannot build this model: it has no operator DFT"):
-        build_engine(tmp_path / "model.onnx", model, CARD, tmp_path / "none.engine", RTX, "fp32", SIZES)
+        build_engine(tmp_path / "model.onnx", model, CARD, tmp_path / "none.engine", RTX, SIZES)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
@@ -107,19 +99,20 @@ def test_missing_and_broken_manifests(engine: Path, tmp_path: Path) -> None:
         read_manifest(copy)
 
 
-def test_engines_of_another_version_or_gpu(engine: Path) -> None:
+def test_engines_of_another_version_or_gpu(engine: Path, tmp_path: Path) -> None:
     found = read_manifest(engine)
     assert found.compute_capability == ANY_GPU
     assert check_engine(engine, found.vendor_version, "8.9") == found
     with pytest.raises(MissingDependencyError, match=r"built by TensorRT-RTX .* and 99\.0 is installed"):
         check_engine(engine, "99.0", "8.9")
-    path = manifest_path(engine)
-    text = path.read_text()
-    path.write_text(
-        EngineManifest.model_validate_json(text).model_copy(update={"compute_capability": "8.6"}).model_dump_json()
-    )
-    try:
-        with pytest.raises(MissingDependencyError, match=r"compute capability 8\.6 and this one has 8\.9"):
-            check_engine(engine, found.vendor_version, "8.9")
-    finally:
-        path.write_text(text)
+    copy = tmp_path / engine.name
+    copy.write_bytes(engine.read_bytes())
+
+    def says(**changes: object) -> None:
+        manifest_path(copy).write_text(found.model_copy(update=changes).model_dump_json())
+
+    says(kind="tensorrt", compute_capability="8.6")
+    with pytest.raises(MissingDependencyError, match=r"compute capability 8\.6 and this one has 8\.9"):
+        check_engine(copy, found.vendor_version, "8.9")
+    says(kind="tensorrt", compute_capability="8.6", hardware_compatible=True, version_compatible=True)
+    assert check_engine(copy, "99.0", "8.9").hardware_compatible

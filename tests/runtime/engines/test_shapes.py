@@ -54,3 +54,19 @@ def test_another_input_with_free_sides() -> None:
     model.graph.input.append(helper.make_tensor_value_info("noise", TensorProto.FLOAT, ["n", 1]))
     with pytest.raises(UserError, match="the input 'noise' has free sides"):
         profile(model, CARD, SIZES)
+
+
+def test_a_free_channel_axis_and_no_shape_at_all() -> None:
+    model = make_conv_net()
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", "c", "h", "w"]))
+    assert profile(model, CARD, SIZES)["image"][0] == [1, 3, 64, 64]
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, None))
+    with pytest.raises(UserError, match="has no shape of four sides"):
+        profile(model, CARD, SIZES)
+
+
+def test_a_model_of_one_size() -> None:
+    fixed = CARD.model_copy(update={"fixed_size": (48, 40)})
+    assert default_range(fixed) == ((48, 40),) * 3
+    with pytest.raises(UserError, match="the model takes images of 48x40 only"):
+        parse_range(("64x64", "64x64", "64x64"), fixed)

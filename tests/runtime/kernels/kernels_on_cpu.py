@@ -19,6 +19,10 @@ class KernelsOnCpu:
     def __init__(self, library: Path) -> None:
         self._library = ctypes.CDLL(str(library))
 
+    def run_in_reverse(self, reverse: bool) -> None:
+        """Whether threads of a block take their turns from the last to the first, from now on."""
+        self._library.run_in_reverse(int(reverse))
+
     def project(self, gram: Array, rank: int, *, threads: int = 64, in_shared_memory: bool = True) -> Array:
         """Vectors [N, C, k] by blocks of CUDA threads."""
         vectors = np.full((*gram.shape[:2], rank), np.nan, np.float32)

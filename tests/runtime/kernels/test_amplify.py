@@ -96,3 +96,18 @@ def test_makes_no_nan(kernels: KernelsOnCpu) -> None:
     assert np.array_equal(found[0, others, 1, 3], maps[0, others, 1, 3])
     zeros = np.zeros_like(maps)
     assert np.array_equal(kernels.perturb(zeros, attributes)[0], zeros)
+
+
+@pytest.mark.parametrize("variant", ["plain", "all"])
+def test_the_order_of_threads_does_not_matter(kernels: KernelsOnCpu, variant: str) -> None:
+    """What lacks a barrier gives something else when the last thread comes first."""
+    attributes = SvdPerturbAttributes(**{"rank": 9, "gain": 10.0, **VARIANTS[variant]})
+    maps = feature_maps((1, 24, 9, 13))
+    forward, change = kernels.perturb(maps, attributes)
+    kernels.run_in_reverse(True)
+    try:
+        backward, its_change = kernels.perturb(maps, attributes)
+    finally:
+        kernels.run_in_reverse(False)
+    assert np.array_equal(forward, backward)
+    assert np.array_equal(change, its_change)
