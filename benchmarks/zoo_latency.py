@@ -33,7 +33,7 @@ from kdguard.runtime.kernels.build import FOLDER_VARIABLE, build_library, librar
 from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.session import RestorationSession
 
-REPEATS, SECONDS = 11, 60.0
+REPEATS, SECONDS = 11, 40.0
 """Rounds per teacher: at least so many, and for so long."""
 
 
@@ -55,10 +55,14 @@ def estimate(teacher: onnx.ModelProto, hardened: onnx.ModelProto, shape: Sequenc
         many values they hold.
     """
     shapes = {teacher.graph.input[0].name: shape}
+    try:
+        ratio = round(estimated_ratio(teacher, hardened, shapes), 4)
+    except ValueError:  # shape inference finds no size for a hardened map, and `harden` estimates nothing either
+        ratio = None
     costs = count_costs(teacher, shapes)
     paired = [entry.layer for entry in hardened_layers(hardened) if entry.placement == "paired"]
     return {
-        "estimated_ratio": round(estimated_ratio(teacher, hardened, shapes), 4),
+        "estimated_ratio": ratio,
         "estimated_clean_cost": round(costs.total),
         "paired_layers": len(paired),
         "paired_values": sum(prod(costs.shapes[layer]) for layer in paired),
