@@ -122,6 +122,8 @@ def register(
     try:
         path = library or library_path()
         reason = _distrust(path) if library is None else ""
+        if reason and kernels == "auto" and path.is_file():
+            say(f"native kernels are left alone: {reason}", "yellow")
         reason = reason or obstacle(model, provider)
     except (OSError, RuntimeError) as error:
         reason = f"the folder of the library cannot be looked into: {first_line(error)}"

@@ -38,6 +38,7 @@ def build(
     from kdguard.export.errors import UserError
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.onnx_files import load_onnx, model_files
+    from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.runtime.engines import ENGINES
     from kdguard.runtime.engines.build import build_engine, check_installed
     from kdguard.runtime.engines.manifest import manifest_path
@@ -53,6 +54,8 @@ def build(
         raise UserError("--version-compatible: TensorRT-RTX builds no engines for other versions; build one for each")
     model = load_onnx(hardened)
     card = resolve_card(model, task, str(hardened))
+    if not hardened_layers(model):
+        say(f"{hardened} holds no kdguard nodes: nothing is hardened in this engine", "yellow")
     sizes = parse_range(shapes, card) if shapes else default_range(card)
     manifest = build_engine(
         hardened,

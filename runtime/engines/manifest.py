@@ -17,7 +17,7 @@ from kdguard.export.errors import MissingDependencyError, UserError, first_probl
 from kdguard.export.files import sha256_of_file
 from kdguard.runtime.engines import ENGINES
 
-ANY_GPU = "any listed by the vendor"
+ANY_GPU = "any GPU that the vendor lists"
 
 
 class EngineTensor(BaseModel):

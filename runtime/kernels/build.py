@@ -142,7 +142,9 @@ def main() -> None:
         parser.error("--kernels-on-cpu needs --out")
     try:
         build = build_kernels_on_cpu if given.kernels_on_cpu else build_library
-        print(build(given.out or library_path()))
+        made = build(given.out or library_path())
+        used = "" if given.out else ": kdguard uses it from now on; delete it, and the functions in the files run again"
+        print(f"{made}{used}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -47,7 +47,12 @@ def _about_students(board: Scoreboard) -> list[str]:
         return ["every student of one side diverged, so nothing is compared; give smaller --learning-rates"]
     lines, landmarks = [], board.landmarks
     better = max(board.entry(best.clean.recipe).clean, board.entry(best.hardened.recipe).hardened, key=lambda g: g.psnr)
-    if landmarks is not None and better.psnr - (better.ci95 or 0) < landmarks.degraded.psnr:
+    if landmarks is not None and landmarks.clean.psnr < landmarks.degraded.psnr:
+        lines.append(
+            f"the clean teacher itself scores {number(landmarks.clean.psnr)} dB, below the degraded input "
+            f"({number(landmarks.degraded.psnr)} dB): is it the right task, value range and trained model?"
+        )
+    elif landmarks is not None and better.psnr - (better.ci95 or 0) < landmarks.degraded.psnr:
         lines.append(
             f"no student is shown to be better than the degraded input itself ({number(landmarks.degraded.psnr)} dB): "
             "these students learned nothing worth comparing; give more --steps, more data or a larger --size"

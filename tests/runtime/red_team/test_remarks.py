@@ -58,7 +58,12 @@ def test_students_that_all_diverged_compare_nothing() -> None:
     assert found(board(TRIALS[:3])) == ""
 
 
-@pytest.mark.parametrize("degraded_db", [40.0, 31.0])
+def test_a_teacher_that_restores_nothing() -> None:
+    assert "the clean teacher itself scores" in found(marks=landmarks(degraded_db=90.0))
+    assert "these students learned nothing" not in found(marks=landmarks(degraded_db=90.0))
+
+
+@pytest.mark.parametrize("degraded_db", [34.5, 31.0])
 def test_students_that_learned_nothing(degraded_db: float) -> None:
     """31 dB lies within the interval of the best ones, 33 give or take 2.5."""
     expected = f"no student is shown to be better than the degraded input itself ({degraded_db:.2f} dB)"
