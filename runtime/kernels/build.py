@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from kdguard.export.errors import MissingDependencyError, UserError
@@ -34,8 +35,9 @@ def source_files() -> list[Path]:
     return [*sorted(path for path in SOURCES.rglob("*") if path.suffix in kinds), Path(__file__)]
 
 
+@cache
 def fingerprint() -> str:
-    """A hash of the sources and of the machine they are compiled for."""
+    """A hash of the sources and of the machine they are compiled for; kept, since every session asks for it."""
     digest = hashlib.sha256(platform.machine().encode())
     for path in source_files():
         digest.update(path.relative_to(SOURCES).as_posix().encode())

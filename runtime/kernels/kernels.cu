@@ -16,8 +16,8 @@ using Half = _Float16;
 using namespace kdguard;
 
 // Dynamic shared memory: 32 floats, and the workspace where `scratch` is null. scratch: [N, workspace].
-extern "C" __global__ void __launch_bounds__(PROJECTOR_THREADS) kdguard_top_k_projector(const float* gram, float* vectors, float* scratch, int channels,
-                                                   int rank) {
+extern "C" __global__ void __launch_bounds__(PROJECTOR_THREADS)
+    kdguard_top_k_projector(const float* gram, float* vectors, float* scratch, int channels, int rank) {
     KDGUARD_DYNAMIC_SHARED(shared);
     const CudaBlock block{shared};
     const std::size_t image = blockIdx.x, size = channels;

@@ -85,9 +85,8 @@ static inline void weigh(const Settings& settings, const Rows& shared, const flo
     for (std::int64_t entry = 0; entry < rank * POSITIONS; ++entry) values[entry] = finite_or_zero(values[entry]);
 }
 
-// to[r] = from[r] + Sign * sum of components, for `Rows` neighbouring channels whose rows lie `apart` floats from
-// each other. vectors: [k, C], from the first of these channels on.
-template <int Rank, int Channels, int Sign>
+// to[c] = from[c] + sum of components, for neighbouring channels whose rows lie `apart` floats from each other. vectors: [k, C], from the first of these channels on.
+template <int Rank, int Channels>
 static void add_some(const float* from, std::int64_t from_apart, const float* vectors, std::int64_t channels,
                      const float* values, float* to, std::int64_t to_apart) {
     for (std::int64_t p = 0; p < POSITIONS; p += LANES) {
@@ -97,23 +96,23 @@ static void add_some(const float* from, std::int64_t from_apart, const float* ve
             Lanes sum = vectors[c] * value[0];
             for (int t = 1; t < Rank; ++t) sum += vectors[t * channels + c] * value[t];
             const Lanes read = load(from + c * from_apart + p);
-            store(to + c * to_apart + p, Sign > 0 ? read + sum : read - sum);
+            store(to + c * to_apart + p, read + sum);
         }
     }
 }
 
 // The same for any rank, four components at a time.
-template <int Channels, int Sign>
+template <int Channels>
 static void add_components(const float* from, std::int64_t from_apart, const float* vectors, std::int64_t channels,
                            const float* values, int rank, float* to, std::int64_t to_apart) {
     for (int first = 0; first < rank; first += AT_ONCE) {
         const float* some = vectors + first * channels;
         const float* their = values + first * POSITIONS;
         switch (rank - first) {
-            case 1: add_some<1, Channels, Sign>(from, from_apart, some, channels, their, to, to_apart); break;
-            case 2: add_some<2, Channels, Sign>(from, from_apart, some, channels, their, to, to_apart); break;
-            case 3: add_some<3, Channels, Sign>(from, from_apart, some, channels, their, to, to_apart); break;
-            default: add_some<AT_ONCE, Channels, Sign>(from, from_apart, some, channels, their, to, to_apart);
+            case 1: add_some<1, Channels>(from, from_apart, some, channels, their, to, to_apart); break;
+            case 2: add_some<2, Channels>(from, from_apart, some, channels, their, to, to_apart); break;
+            case 3: add_some<3, Channels>(from, from_apart, some, channels, their, to, to_apart); break;
+            default: add_some<AT_ONCE, Channels>(from, from_apart, some, channels, their, to, to_apart);
         }
         from = to;
         from_apart = to_apart;
@@ -130,10 +129,10 @@ static void write_channels(const Settings& settings, const Rows& shared, const f
     float* target = straight ? reinterpret_cast<float*>(to) : moved;
     const std::int64_t apart = straight ? length : POSITIONS;
     if (some == AT_ONCE) {
-        add_components<AT_ONCE, 1>(tile, POSITIONS, shared.rows + first, channels, values, settings.rank, target, apart);
+        add_components<AT_ONCE>(tile, POSITIONS, shared.rows + first, channels, values, settings.rank, target, apart);
     } else {
         for (std::int64_t c = 0; c < some; ++c) {
-            add_components<1, 1>(tile + c * POSITIONS, 0, shared.rows + first + c, channels, values, settings.rank,
+            add_components<1>(tile + c * POSITIONS, 0, shared.rows + first + c, channels, values, settings.rank,
                                  target + c * apart, 0);
         }
     }

@@ -53,10 +53,7 @@ public:
         static constexpr std::initializer_list<Argument> all = {{TYPE<Element>, REQUIRED}, {FLOAT, OPTIONAL}};
         return all;
     }
-    static std::initializer_list<Argument> outputs() {
-        static constexpr std::initializer_list<Argument> all = {{TYPE<Element>, REQUIRED}, {FLOAT, OPTIONAL}};
-        return all;
-    }
+    static std::initializer_list<Argument> outputs() { return inputs(); }
 
     // The defaults are those of SvdPerturbAttributes.
     SvdPerturb(const Api* api, const KernelInfo* info)
