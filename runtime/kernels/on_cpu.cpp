@@ -59,22 +59,16 @@ KDGUARD_EXPORT void project_by_one_thread(const float* gram, float* vectors, int
 KDGUARD_EXPORT void run_in_reverse(int reverse) { kdguard_fibers::reversed = reverse != 0; }
 
 // Everything of SvdPerturb behind the Gram matrix; mean, strength and change may be null.
-KDGUARD_EXPORT void perturb_float(int rank, float gain, float adaptive, int modulation, const float* pattern,
-                                  long long pattern_size, float coherence, int images, int channels, long long length,
+KDGUARD_EXPORT void perturb_float(const Settings* settings, int images, int channels, long long length,
                                   const float* gram, const float* vectors, const float* mean, const float* strength,
                                   const float* map, float* output, float* change) {
-    const Settings settings{rank,         gain,      mean != nullptr, adaptive, modulation, pattern,
-                            pattern_size, coherence, 1};
-    perturb(kdguard_amplify_float, settings, images, channels, length, gram, vectors, mean, strength, map, output,
+    perturb(kdguard_amplify_float, *settings, images, channels, length, gram, vectors, mean, strength, map, output,
             change);
 }
 
-KDGUARD_EXPORT void perturb_half(int rank, float gain, float adaptive, int modulation, const float* pattern,
-                                 long long pattern_size, float coherence, int images, int channels, long long length,
+KDGUARD_EXPORT void perturb_half(const Settings* settings, int images, int channels, long long length,
                                  const float* gram, const float* vectors, const float* mean, const float* strength,
                                  const Half* map, Half* output, float* change) {
-    const Settings settings{rank,         gain,      mean != nullptr, adaptive, modulation, pattern,
-                            pattern_size, coherence, 1};
-    perturb(kdguard_amplify_half, settings, images, channels, length, gram, vectors, mean, strength, map, output,
+    perturb(kdguard_amplify_half, *settings, images, channels, length, gram, vectors, mean, strength, map, output,
             change);
 }

@@ -13,6 +13,22 @@ from kdguard.graph_passes.op import SvdPerturbAttributes
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+class Settings(ctypes.Structure):
+    """As in runtime/kernels/settings.h."""
+
+    _fields_ = (
+        ("rank", ctypes.c_int),
+        ("gain", ctypes.c_float),
+        ("centred", ctypes.c_int),
+        ("adaptive", ctypes.c_float),
+        ("modulation", ctypes.c_int),
+        ("pattern", ctypes.c_void_p),
+        ("pattern_size", ctypes.c_longlong),
+        ("coherence", ctypes.c_float),
+        ("stride", ctypes.c_int),
+    )
+
+
 class KernelsOnCpu:
     """Entry points of runtime/kernels/on_cpu.cpp."""
 
@@ -50,14 +66,19 @@ class KernelsOnCpu:
         output, change = np.empty_like(flat), np.full(flat.shape, np.nan, np.float32)
         applied = None if strength is None else np.array([strength], np.float32)
         entry = self._library.perturb_half if X.dtype == np.float16 else self._library.perturb_float
+        settings = Settings(
+            rank=attributes.rank,
+            gain=attributes.gain,
+            centred=attributes.centred,
+            adaptive=attributes.adaptive,
+            modulation=attributes.modulation,
+            pattern=pattern.ctypes.data,
+            pattern_size=len(pattern),
+            coherence=attributes.coherence,
+            stride=attributes.stride,
+        )
         entry(
-            attributes.rank,
-            ctypes.c_float(attributes.gain),
-            ctypes.c_float(attributes.adaptive),
-            int(attributes.modulation),
-            _at(pattern),
-            ctypes.c_longlong(len(pattern)),
-            ctypes.c_float(attributes.coherence),
+            ctypes.byref(settings),
             images,
             channels,
             ctypes.c_longlong(flat.shape[2]),
