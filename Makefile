@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 # CI pins the heavy packages here; the project itself accepts the ranges in pyproject.toml.
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: help setup native run test test-all lint types wheel-check clean
+.PHONY: help setup native run test test-all engines-check lint types wheel-check clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ test: setup  ## the default tests
 
 test-all: setup  ## the default tests and the slow ones
 	$(BIN)/python -m pytest -m ''
+
+engines-check: setup  ## build fp32 and fp16 engines of the published teachers, hardened by the defaults; minutes
+	$(BIN)/python -m pytest -m slow tests/runtime/engines
 
 lint: setup  ## ruff
 	$(BIN)/ruff check .

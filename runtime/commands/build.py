@@ -18,6 +18,13 @@ class EngineOption(StrEnum):
     tensorrt_rtx = "tensorrt-rtx"
 
 
+class PrecisionOption(StrEnum):
+    """Of weights and maps."""
+
+    as_is = "as-is"
+    fp16 = "fp16"
+
+
 def build(
     hardened: Annotated[Path, typer.Argument(help="The hardened model, an ONNX file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The engine to write; its manifest is OUTPUT.json.")],
@@ -28,6 +35,9 @@ def build(
         tuple[str, str, str] | None,
         typer.Option(metavar="MIN OPT MAX", help="Image sizes HEIGHTxWIDTH; 64x64 720x1280 1080x1920 by default."),
     ] = None,
+    precision: Annotated[
+        PrecisionOption, typer.Option(help="fp16 converts a float model; the op stays float inside.")
+    ] = PrecisionOption.as_is,
     task: options.Task = None,
     timing_cache: Annotated[Path | None, typer.Option(help="Read where it is there, and written.")] = None,
     version_compatible: Annotated[bool, typer.Option(help="The engine also loads into newer versions.")] = False,
@@ -64,12 +74,13 @@ def build(
         output,
         kind,
         sizes,
+        precision=precision.value,
         timing_cache=timing_cache,
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
     )
     say(
-        f"{output}: {kind.title} {manifest.vendor_version}, fp32, images of {sizes.smallest} to "
+        f"{output}: {kind.title} {manifest.vendor_version}, {manifest.precision}, images of {sizes.smallest} to "
         f"{sizes.largest}, built in {manifest.seconds:g} s for {manifest.compute_capability}; it has not been run"
     )
     if json:

@@ -13,11 +13,11 @@ import onnx
 from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.files import atomic_path, sha256_of_file, to_json
 from kdguard.export.model_card import ModelCard
-from kdguard.export.onnx_files import sha256_of_model
+from kdguard.export.onnx_files import save_onnx, sha256_of_model
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.engines import EngineKind
 from kdguard.runtime.engines.manifest import ANY_GPU, EngineManifest, manifest_path
-from kdguard.runtime.engines.prepare import written_out
+from kdguard.runtime.engines.prepare import Precision, precision_of, written_out
 from kdguard.runtime.engines.shapes import SizeRange, profile
 from kdguard.runtime.engines.vendor import Answer, Request
 
@@ -44,6 +44,7 @@ def build_engine(
     kind: EngineKind,
     sizes: SizeRange,
     *,
+    precision: Precision = "as-is",
     timing_cache: Path | None = None,
     version_compatible: bool = False,
     hardware_compatible: bool = False,
@@ -53,6 +54,7 @@ def build_engine(
     Args:
         hardened: the file, for its name and hash.
         model: what is in it.
+        precision: fp16 makes a float model so; inputs and outputs stay what they are.
         timing_cache: read where it is there, and written.
         version_compatible: the engine also loads into newer versions of the vendor's library.
         hardware_compatible: it also runs on other GPUs from Ampere on.
@@ -63,7 +65,7 @@ def build_engine(
     """
     check_installed(kind)
     identity = sha256_of_model(hardened)
-    ready = written_out(model)
+    ready = written_out(model, precision)
     shapes = profile(ready, card, sizes)
     # The engine takes its place first: an old manifest refuses a new engine, which is the safe way to be interrupted.
     with (
@@ -72,7 +74,7 @@ def build_engine(
         atomic_path(engine) as unfinished,
     ):
         source = Path(folder) / "model.onnx"
-        onnx.save(ready, source)
+        save_onnx(ready, source)
         request = Request(
             package=kind.package,
             model=source,
@@ -91,7 +93,7 @@ def build_engine(
             compute_capability=_built_for(kind, answer),
             hardened=hardened.name,
             hardened_sha256=identity,
-            precision="fp32",
+            precision=precision_of(ready),
             op="function, written out in standard operators" if hardened_layers(model) else "none",
             version_compatible=version_compatible,
             hardware_compatible=hardware_compatible,

@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+import math
+from collections.abc import Collection
+from typing import Literal
 
 import onnx
 
-from kdguard.export.errors import UserError, first_line
-from kdguard.export.large_models import is_large
+from kdguard.graph_passes.dft_as_products import DftAsProducts
+from kdguard.graph_passes.half_precision import HalfPrecision
+from kdguard.graph_passes.write_out_functions import WriteOutFunctions
 
-FLOAT16 = onnx.TensorProto.FLOAT16
+_NAMES = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16", onnx.TensorProto.BFLOAT16: "bf16"}
+Precision = Literal["as-is", "fp16"]
 
 
-def written_out(model: onnx.ModelProto) -> onnx.ModelProto:
+def written_out(model: onnx.ModelProto, precision: Precision = "as-is", keep: Collection[str] = ()) -> onnx.ModelProto:
     """The same model without functions: what our attributes switch off is gone, what is left is standard operators.
 
-    onnxruntime does it when it loads a model. TensorRT's parser, given the functions, fails on their conditions.
+    TensorRT's parser, given the functions, fails on their conditions; and it has no DFT operator.
 
-    Only of a float model: onnxruntime's CPU provider has no 16-bit convolution and would make it float.
+    Args:
+        precision: fp16 makes float weights and maps so; a model in 16 bits stays in them either way.
+        keep: functions that stay, for a plugin to take their place.
 
     Raises:
-        UserError: onnxruntime refuses the model, it is not float, or its weights lie outside of the file.
+        UserError: fp16 is asked for and the weights lie in data files.
     """
-    import onnxruntime
+    if precision == "fp16":
+        model = HalfPrecision()(model).model
+    return WriteOutFunctions(keep)(DftAsProducts()(model).model).model
 
-    if is_large(model):
-        raise UserError("engines are built from models of one file, and this one keeps weights in others")
-    if FLOAT16 in {tensor.data_type for tensor in model.graph.initializer}:
-        raise UserError("engines are built from float models so far, and this one is in fp16")
 
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 4
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "written_out.onnx"
-        options.optimized_model_filepath = str(target)
-        try:
-            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises a dozen types without a common public base
-            raise UserError(f"onnxruntime refuses the model: {first_line(error)}") from error
-        return onnx.load(target)
+def precision_of(model: onnx.ModelProto) -> str:
+    """What most of the weights are in: `fp32`, `fp16` or `bf16`."""
+    sizes = {"fp32": 0, "fp16": 0, "bf16": 0}
+    for tensor in model.graph.initializer:
+        if name := _NAMES.get(tensor.data_type):
+            sizes[name] += math.prod(tensor.dims)
+    return max(sizes, key=lambda name: sizes[name])

@@ -50,7 +50,7 @@ def compile_network(request: Request) -> Answer:
     started = time.monotonic()
     builder, network = create_network(strongly_typed=True)
     parser = vendor.OnnxParser(network, vendor.Logger(vendor.Logger.INTERNAL_ERROR))
-    if not parser.parse(request.model.read_bytes()):
+    if not parser.parse_from_file(str(request.model)):  # with the weights beside it, where it has any
         answer.refused = _refusal(parser.get_error(0))
         return answer
     answer.inputs = [_describe(network.get_input(i)) for i in range(network.num_inputs)]

@@ -12,15 +12,15 @@ from kdguard.export.files import sha256_of_file
 from kdguard.export.model_card import ModelCard, write_card
 from kdguard.export.onnx_files import save_onnx
 from tests.conftest import make_conv_net
+from tests.graph_passes.test_write_out_functions import hardened
 from tests.runtime.commands.command_line import CommandLine, listing
-from tests.runtime.engines.test_prepare import hardened
 
 needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
 
 
 @pytest.fixture
 def model_file(tmp_path: Path) -> Path:
-    model = hardened()
+    model = hardened(make_conv_net())
     write_card(model, ModelCard(task="deraining", input_name="image", output_name="restored"))
     save_onnx(model, tmp_path / "hardened.onnx")
     return tmp_path / "hardened.onnx"
@@ -30,8 +30,8 @@ def model_file(tmp_path: Path) -> Path:
 def test_builds(kdguard: CommandLine, model_file: Path, tmp_path: Path) -> None:
     out, report = tmp_path / "engine.plan", tmp_path / "build.json"
     sizes = ("--shapes", "32x32", "64x64", "96x96")
-    assert kdguard("build", model_file, "-o", out, *sizes, "--json", report) == 0, kdguard.err
-    assert "images of 32x32 to 96x96" in " ".join(kdguard.out.split())
+    assert kdguard("build", model_file, "-o", out, *sizes, "--precision", "fp16", "--json", report) == 0, kdguard.err
+    assert "fp16, images of 32x32 to 96x96" in " ".join(kdguard.out.split())
     assert json.loads(report.read_text())["engine_sha256"] == sha256_of_file(out)
     assert listing(tmp_path) == ["build.json", "engine.plan", "engine.plan.json", "hardened.onnx"]
 

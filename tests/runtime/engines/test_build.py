@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
@@ -12,13 +13,17 @@ from onnx import helper
 from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.files import sha256_of_file
 from kdguard.export.model_card import ModelCard, write_card
-from kdguard.export.onnx_files import save_onnx
+from kdguard.export.onnx_files import load_onnx, save_onnx
+from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
+from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.engines import ENGINES
 from kdguard.runtime.engines.build import build_engine
 from kdguard.runtime.engines.manifest import ANY_GPU, check_engine, manifest_path, read_manifest
+from kdguard.runtime.engines.prepare import written_out
 from kdguard.runtime.engines.shapes import Size, SizeRange
-from tests.conftest import make_model
-from tests.runtime.engines.test_prepare import hardened
+from tests.conftest import make_conv_net, make_model
+from tests.graph_passes.test_write_out_functions import hardened
+from tests.large_model import write_large_teacher
 
 CARD = ModelCard(task="deraining", input_name="image", output_name="restored")
 SIZES = SizeRange(Size(64, 64), Size(96, 128), Size(256, 256))
@@ -32,7 +37,7 @@ def vendor() -> None:
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = hardened()
+    model = hardened(make_conv_net())
     write_card(model, CARD)
     path = tmp_path_factory.mktemp("model") / "hardened.onnx"
     save_onnx(model, path)
@@ -57,17 +62,47 @@ def test_engine_and_manifest(engine: Path, model_file: Path) -> None:
     assert engine.stat().st_size > 10_000
 
 
-def test_what_the_vendor_cannot_build_leaves_nothing(tmp_path: Path) -> None:
+def test_half_precision(model_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "half.engine"
+    found = build_engine(model_file, onnx.load(model_file), CARD, path, RTX, SIZES, precision="fp16")
+    assert (found.precision, found.inputs[0].dtype, found.outputs[0].dtype) == ("fp16", "float", "float")
+
+
+def test_a_fourier_transform(tmp_path: Path) -> None:
     nodes = [
-        helper.make_node("Constant", [], ["axis"], value_int=2),
         helper.make_node("Unsqueeze", ["image", "last"], ["wide"]),
-        helper.make_node("DFT", ["wide", "", "axis"], ["spectrum"]),
+        helper.make_node("DFT", ["wide"], ["spectrum"], axis=2),
         helper.make_node("ReduceSum", ["spectrum", "last"], ["restored"], keepdims=0),
     ]
-    model = make_model(nodes, {}, opset=20)
-    model.graph.initializer.append(helper.make_tensor("last", onnx.TensorProto.INT64, [1], [-1]))
+    model = make_model(nodes, {"last": np.array([-1])})
     save_onnx(model, tmp_path / "model.onnx")
-    with pytest.raises(UserError, match=r"^TensorRT-RTX cannot build this model: it has no operator DFT"):
+    found = build_engine(tmp_path / "model.onnx", model, CARD, tmp_path / "e.engine", RTX, SIZES)
+    assert [t.name for t in found.outputs] == ["restored"]
+
+
+def test_weights_in_a_data_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdguard.export.large_models.INLINE_LIMIT", 2**12)
+    teacher = load_onnx(write_large_teacher(tmp_path, 256))
+    model = InsertSvdPerturb(["b"], SvdPerturbAttributes(gain=10.0))(teacher).model
+    save_onnx(model, tmp_path / "hardened.onnx")
+    found = build_engine(
+        tmp_path / "hardened.onnx", load_onnx(tmp_path / "hardened.onnx"), CARD, tmp_path / "e.engine", RTX, SIZES
+    )
+    assert found.precision == "fp32"
+    # The weights are in it: two matrices of 256 x 256.
+    assert (tmp_path / "e.engine").stat().st_size > 2 * 4 * 256**2
+    with pytest.raises(UserError, match="fp16: the model keeps its weights in data files"):
+        written_out(model, "fp16")
+
+
+def test_what_the_vendor_cannot_build_leaves_nothing(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Unique", ["image"], ["values"], axis=0),
+        helper.make_node("Add", ["image", "values"], ["restored"]),
+    ]
+    model = make_model(nodes, {})
+    save_onnx(model, tmp_path / "model.onnx")
+    with pytest.raises(UserError, match=r"^TensorRT-RTX cannot build this model: .*operator Unique"):
         build_engine(tmp_path / "model.onnx", model, CARD, tmp_path / "none.engine", RTX, SIZES)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 

@@ -1,45 +1,35 @@
-"""The model that an engine is built from answers like the one it was made of."""
+"""What is handed to the vendor's parser: standard operators, in the precision that was asked for."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import onnx
-import pytest
 from onnx import TensorProto
 
-from kdguard.export.errors import UserError
 from kdguard.export.onnx_files import load_onnx
-from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
+from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.runtime.engines.prepare import written_out
-from kdguard.runtime.session import expose_taps
-from tests.conftest import make_conv_net, photograph, run_onnx
-from tests.runtime.kernels.test_amplify import VARIANTS
-
-IMAGE = photograph(40).astype(np.float32).transpose(2, 0, 1)[None] / 255
+from kdguard.runtime.engines.prepare import precision_of, written_out
+from tests.conftest import make_conv_net, run_onnx
+from tests.graph_passes.test_write_out_functions import IMAGE, hardened
 
 
-def hardened(**extra: object) -> onnx.ModelProto:
-    attributes = SvdPerturbAttributes(**{"rank": 2, "gain": 10.0, **extra})
-    sites = [Site("b", attributes), Site("d", attributes.model_copy(update={"gain": 1.2}), "in-path")]
-    return InsertSvdPerturb(sites=sites)(make_conv_net()).model
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_written_out_it_answers_the_same(variant: str) -> None:
-    model = expose_taps(hardened(**VARIANTS[variant]), ("b", "d"))
-    plain = written_out(model)
+def test_a_float_model_as_it_is_and_in_half() -> None:
+    model = hardened(make_conv_net())
+    plain, half = written_out(model), written_out(model, "fp16")
     assert not plain.functions
-    assert {node.domain for node in plain.graph.node} <= {"", "ai.onnx"}
-    for ours, theirs in zip(run_onnx(plain, image=IMAGE), run_onnx(model, image=IMAGE), strict=True):
-        assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
+    assert not half.functions
+    assert [precision_of(m) for m in (plain, half)] == ["fp32", "fp16"]
+    (expected,) = run_onnx(model, image=IMAGE)
+    np.testing.assert_array_equal(run_onnx(plain, image=IMAGE)[0], expected)
+    assert 0 < np.abs(run_onnx(half, image=IMAGE)[0] - expected).max() < 2e-3
 
 
-def test_what_is_not_written_out() -> None:
-    with pytest.raises(UserError, match="this one is in fp16"):
-        written_out(make_conv_net(dtype=TensorProto.FLOAT16))
+def test_sixteen_bits_stay() -> None:
+    model = hardened(make_conv_net(dtype=TensorProto.FLOAT16))
+    for asked in ("as-is", "fp16"):
+        assert precision_of(written_out(model, asked)) == "fp16"  # type: ignore[arg-type]
 
 
 def test_the_shipped_teacher(quickstart_teacher: Path) -> None:

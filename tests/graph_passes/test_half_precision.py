@@ -1,0 +1,66 @@
+"""fp16 weights and maps around an op that stays exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from kdguard.graph_passes.half_precision import HalfPrecision
+from kdguard.graph_passes.inventory import hardened_layers
+from kdguard.graph_passes.op.functions import op_functions
+from kdguard.graph_passes.pass_base import PreconditionError
+from tests.conftest import make_conv_net, run_onnx
+from tests.graph_passes.rich_model import make_rich_model
+from tests.graph_passes.test_write_out_functions import IMAGE, hardened
+
+
+def test_weights_and_maps_become_half() -> None:
+    model = hardened(make_conv_net())
+    result = HalfPrecision()(model)
+    assert result.modified
+    half = result.model
+    # What the op needs of its own, its strength, stays float.
+    assert {tensor.name for tensor in half.graph.initializer if tensor.data_type != TensorProto.FLOAT16} == {
+        "kdguard/strength"
+    }
+    assert [(layer.layer, layer.attributes) for layer in hardened_layers(half)] == [
+        (layer.layer, layer.attributes) for layer in hardened_layers(model)
+    ]
+    assert [f.name for f in half.functions] == [f.name for f in op_functions(18, exact_change=True)]
+    assert [value.type.tensor_type.elem_type for value in (*half.graph.input, *half.graph.output)] == [
+        TensorProto.FLOAT
+    ] * 2
+    (ours,), (theirs,) = run_onnx(half, image=IMAGE), run_onnx(model, image=IMAGE)
+    assert 0 < np.abs(ours - theirs).max() < 2e-3
+
+
+def test_the_perturbed_map_is_half() -> None:
+    half = HalfPrecision()(hardened(make_conv_net())).model
+    half.graph.output.append(onnx.ValueInfoProto(name="b"))
+    (_, tapped) = run_onnx(half, image=IMAGE)
+    assert tapped.dtype == np.float16
+
+
+def test_somebody_elses_functions() -> None:
+    model = hardened(make_rich_model())
+    half = HalfPrecision()(model).model
+    assert {function.domain for function in half.functions} == {"kdguard"}
+    (ours,), (theirs,) = run_onnx(half, image=IMAGE), run_onnx(model, image=IMAGE)
+    assert np.abs(ours - theirs).max() < 5e-3
+
+
+def test_a_half_model_is_handed_back() -> None:
+    model = make_conv_net(dtype=TensorProto.FLOAT16)
+    assert HalfPrecision()(model).model is model
+
+
+def test_bfloat16_is_refused() -> None:
+    model = make_conv_net()
+    weight = numpy_helper.to_array(model.graph.initializer[0])
+    model.graph.initializer[0].CopyFrom(
+        helper.make_tensor("wa", TensorProto.BFLOAT16, weight.shape, weight.ravel().tolist())
+    )
+    with pytest.raises(PreconditionError, match="bfloat16"):
+        HalfPrecision()(model)
