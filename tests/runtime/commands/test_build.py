@@ -34,6 +34,8 @@ def test_builds(kdguard: CommandLine, model_file: Path, tmp_path: Path) -> None:
     assert "images of 32x32 to 96x96" in " ".join(kdguard.out.split())
     assert json.loads(report.read_text())["engine_sha256"] == sha256_of_file(out)
     assert listing(tmp_path) == ["build.json", "engine.plan", "engine.plan.json", "hardened.onnx"]
+    again = kdguard.refuses("build", out, "-o", tmp_path / "another.plan")
+    assert f"{out}: a TensorRT engine, not an ONNX file; give the model that it was built from" in again
 
 
 @needs_rtx
