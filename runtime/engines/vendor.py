@@ -28,13 +28,18 @@ class Request(BaseModel):
     timing_cache: Path | None = None
     version_compatible: bool = False
     hardware_compatible: bool = False
+    gpus: list[str] = []
+
+
+class RefusedError(Exception):
+    """The vendor's parser or builder does not take what it was given; the text says why."""
 
 
 class Answer(BaseModel):
     """What came of it; `refused` says why where nothing did."""
 
-    vendor_version: str
-    compute_capability: str | None = None
+    vendor_version: str = ""
+    compute_capability: str = ""
     inputs: list[dict[str, Any]] = []
     outputs: list[dict[str, Any]] = []
     seconds: float = 0.0
@@ -42,23 +47,29 @@ class Answer(BaseModel):
 
 
 def compile_network(request: Request) -> Answer:
-    """Parse, build and write the engine."""
+    """Parse, build and write the engine.
+
+    Raises:
+        RefusedError: the vendor does not take the model, or what was asked for.
+    """
     vendor = import_module(request.package)
     from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork, Profile, create_network
 
-    answer = Answer(vendor_version=vendor.__version__, compute_capability=_compute_capability())
+    answer = Answer(vendor_version=vendor.__version__)
+    if request.package == "tensorrt":
+        answer.compute_capability = _compute_capability()
     started = time.monotonic()
     builder, network = create_network(strongly_typed=True)
     parser = vendor.OnnxParser(network, vendor.Logger(vendor.Logger.INTERNAL_ERROR))
     if not parser.parse(request.model.read_bytes()):
-        answer.refused = _refusal(parser.get_error(0))
-        return answer
+        raise RefusedError(_refusal(parser.get_error(0)))
     answer.inputs = [_describe(network.get_input(i)) for i in range(network.num_inputs)]
     answer.outputs = [_describe(network.get_output(i)) for i in range(network.num_outputs)]
     profile = Profile()
     for name, (smallest, usual, largest) in request.shapes.items():
         profile.add(name, min=smallest, opt=usual, max=largest)
-    config = CreateConfig(profiles=[profile], **_options(vendor, request))
+    config = CreateConfig(profiles=[profile], **_options(vendor, request))(builder, network)
+    _set_gpus(vendor, config, request.gpus)
     save = str(request.timing_cache) if request.timing_cache else None
     engine = EngineBytesFromNetwork((builder, network, parser), config=config, save_timing_cache=save)()
     request.engine.write_bytes(bytes(engine))
@@ -78,6 +89,20 @@ def _options(vendor: Any, request: Request) -> dict[str, Any]:
     return options
 
 
+def _set_gpus(vendor: Any, config: Any, gpus: list[str]) -> None:
+    """Only TensorRT-RTX can be told."""
+    if not gpus:
+        return
+    known = {name: value for name, value in vendor.ComputeCapability.__members__.items() if name.startswith("SM")}
+    config.num_compute_capabilities = len(gpus)
+    for index, gpu in enumerate(gpus):
+        name = "SM" + gpu.replace(".", "")
+        if name not in known:
+            listed = ", ".join(f"{other[2:-1]}.{other[-1]}" for other in known)
+            raise RefusedError(f"it knows no GPUs of compute capability {gpu}, only of {listed}")
+        config.set_compute_capability(known[name], index)
+
+
 def _describe(tensor: Any) -> dict[str, Any]:
     return {"name": tensor.name, "dtype": tensor.dtype.name.lower(), "shape": list(tensor.shape)}
 
@@ -93,11 +118,11 @@ def _first(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
 
 
-def _compute_capability() -> str | None:
-    """Of the first GPU; None without one."""
+def _compute_capability() -> str:
+    """Of the first GPU; nothing without one."""
     import torch
 
-    return ".".join(map(str, torch.cuda.get_device_capability(0))) if torch.cuda.is_available() else None
+    return ".".join(map(str, torch.cuda.get_device_capability(0))) if torch.cuda.is_available() else ""
 
 
 def main() -> None:
@@ -105,7 +130,10 @@ def main() -> None:
     request = Request.model_validate_json(Path(sys.argv[1]).read_bytes())
     if request.package == "tensorrt_rtx":
         os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"  # read when Polygraphy is imported
-    answer = compile_network(request)
+    try:
+        answer = compile_network(request)
+    except RefusedError as refusal:
+        answer = Answer(refused=str(refusal))
     sys.stdout.flush()
     print("\n" + json.dumps(answer.model_dump()))
 
