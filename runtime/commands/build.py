@@ -29,7 +29,9 @@ def build(
         typer.Option(metavar="MIN OPT MAX", help="Image sizes HEIGHTxWIDTH; 64x64 720x1280 1080x1920 by default."),
     ] = None,
     task: options.Task = None,
-    timing_cache: Annotated[Path | None, typer.Option(help="Read where it is there, and written.")] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="Read where it is there, and written; TensorRT only.")
+    ] = None,
     version_compatible: Annotated[bool, typer.Option(help="The engine also loads into newer versions.")] = False,
     hardware_compatible: Annotated[bool, typer.Option(help="It also runs on other GPUs from Ampere on.")] = False,
     gpu: Annotated[
@@ -58,7 +60,13 @@ def build(
     check_outputs([output, json, timing_cache], model_files(hardened))
     check_outputs([manifest_path(output)], [output, json, timing_cache])
     gpus = parse_gpus(gpu or ())
-    check_options(kind, version_compatible=version_compatible, hardware_compatible=hardware_compatible, gpus=gpus)
+    check_options(
+        kind,
+        timing_cache=timing_cache,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        gpus=gpus,
+    )
     check_installed(kind)
     model = load_onnx(hardened)
     card = resolve_card(model, task, str(hardened))

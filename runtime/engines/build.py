@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -50,7 +51,12 @@ def check_installed(kind: EngineKind) -> None:
 
 
 def check_options(
-    kind: EngineKind, *, version_compatible: bool = False, hardware_compatible: bool = False, gpus: Sequence[str] = ()
+    kind: EngineKind,
+    *,
+    timing_cache: Path | None = None,
+    version_compatible: bool = False,
+    hardware_compatible: bool = False,
+    gpus: Sequence[str] = (),
 ) -> None:
     """Refuse what this vendor's builder would ignore.
 
@@ -61,6 +67,7 @@ def check_options(
         refused = {"--gpu": (bool(gpus), "builds for the GPU that it runs on; --hardware-compatible is for others")}
     else:
         refused = {
+            "--timing-cache": (timing_cache is not None, "times nothing when it builds, so there is nothing to keep"),
             "--version-compatible": (version_compatible, "builds no engines for other versions; build one for each"),
             "--hardware-compatible": (hardware_compatible, "does so by itself; --gpu builds for older or fewer GPUs"),
         }
@@ -96,7 +103,13 @@ def build_engine(
         UserError: the vendor's parser or builder refuses the model, or an option makes no sense.
         MissingDependencyError: its package is not installed, or there is no GPU where it needs one.
     """
-    check_options(kind, version_compatible=version_compatible, hardware_compatible=hardware_compatible, gpus=gpus)
+    check_options(
+        kind,
+        timing_cache=timing_cache,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        gpus=gpus,
+    )
     check_installed(kind)
     identity = sha256_of_model(hardened)
     ready = written_out(model)
@@ -106,6 +119,7 @@ def build_engine(
         tempfile.TemporaryDirectory() as folder,
         atomic_path(manifest_path(engine)) as unfinished_manifest,
         atomic_path(engine) as unfinished,
+        atomic_path(timing_cache) if timing_cache else nullcontext() as unfinished_cache,
     ):
         source = Path(folder) / "model.onnx"
         onnx.save(ready, source)
@@ -114,7 +128,8 @@ def build_engine(
             model=source,
             engine=unfinished,
             shapes=shapes,
-            timing_cache=timing_cache,
+            timing_cache=timing_cache if timing_cache and timing_cache.is_file() else None,
+            new_timing_cache=unfinished_cache,
             version_compatible=version_compatible,
             hardware_compatible=hardware_compatible,
             gpus=list(gpus),

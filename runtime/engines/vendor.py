@@ -26,6 +26,7 @@ class Request(BaseModel):
     engine: Path
     shapes: dict[str, list[list[int]]]
     timing_cache: Path | None = None
+    new_timing_cache: Path | None = None
     version_compatible: bool = False
     hardware_compatible: bool = False
     gpus: list[str] = []
@@ -70,9 +71,12 @@ def compile_network(request: Request) -> Answer:
         profile.add(name, min=smallest, opt=usual, max=largest)
     config = CreateConfig(profiles=[profile], **_options(vendor, request))(builder, network)
     _set_gpus(vendor, config, request.gpus)
-    save = str(request.timing_cache) if request.timing_cache else None
-    engine = EngineBytesFromNetwork((builder, network, parser), config=config, save_timing_cache=save)()
+    if request.timing_cache:
+        _read_timing_cache(config, request.timing_cache)
+    engine = EngineBytesFromNetwork((builder, network, parser), config=config)()
     request.engine.write_bytes(bytes(engine))
+    if request.new_timing_cache:
+        request.new_timing_cache.write_bytes(bytes(config.get_timing_cache().serialize()))
     answer.seconds = round(time.monotonic() - started, 1)
     return answer
 
@@ -80,13 +84,25 @@ def compile_network(request: Request) -> Answer:
 def _options(vendor: Any, request: Request) -> dict[str, Any]:
     """Only what was asked for: TensorRT-RTX knows fewer options than TensorRT."""
     options: dict[str, Any] = {}
-    if request.timing_cache and request.timing_cache.is_file():
-        options["load_timing_cache"] = str(request.timing_cache)
     if request.version_compatible:
         options["version_compatible"] = True
     if request.hardware_compatible:
         options["hardware_compatibility_level"] = vendor.HardwareCompatibilityLevel.AMPERE_PLUS
     return options
+
+
+def _read_timing_cache(config: Any, path: Path) -> None:
+    """Hand the builder a cache. It takes whatever else it gets for an empty one, so emptiness tells.
+
+    Raises:
+        RefusedError: the file is no cache, or one of another version or GPU.
+    """
+    content = path.read_bytes()
+    empty = bytes(config.create_timing_cache(b"").serialize())
+    cache = config.create_timing_cache(content)
+    usable = cache is not None and (content == empty or bytes(cache.serialize()) != empty)
+    if not usable or not config.set_timing_cache(cache, ignore_mismatch=False):
+        raise RefusedError(f"{path} is no timing cache of this version and GPU; give the path of a new file")
 
 
 def _set_gpus(vendor: Any, config: Any, gpus: list[str]) -> None:

@@ -56,6 +56,8 @@ def test_refuses(kdguard: CommandLine, model_file: Path, tmp_path: Path) -> None
     assert "is a folder" in kdguard.refuses("build", model_file, "-o", ".")
     assert "TensorRT-RTX builds no engines" in kdguard.refuses("build", model_file, "-o", out, "--version-compatible")
     assert "TensorRT-RTX does so by itself" in kdguard.refuses("build", model_file, "-o", out, "--hardware-compatible")
+    cache = ("--timing-cache", tmp_path / "timing.cache")
+    assert "TensorRT-RTX times nothing" in kdguard.refuses("build", model_file, "-o", out, *cache)
     assert "'sm_89' is no compute capability" in kdguard.refuses("build", model_file, "-o", out, "--gpu", "sm_89")
     assert "that is the input" in kdguard.refuses("build", model_file, "-o", model_file)
     save_onnx(make_conv_net(), tmp_path / "no-card.onnx")
