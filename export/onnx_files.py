@@ -16,6 +16,7 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 
 from kdguard.export import large_models
 from kdguard.export.errors import UserError, first_line
+from kdguard.export.file_kinds import other_kind
 from kdguard.export.files import atomic_path, sha256_of_file
 
 PROTOBUF_LIMIT = 2**31 - 1
@@ -125,11 +126,11 @@ def load_onnx(path: Path | str) -> onnx.ModelProto:
     try:
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as error:
-        raise UserError(f"{path}: not an ONNX file, or a truncated one ({first_line(error)})") from error
+        raise _not_onnx(path, first_line(error)) from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if not model.graph.node or not model.opset_import:
-        raise UserError(f"{path}: not an ONNX file, or a truncated one (it holds no graph)")
+        raise _not_onnx(path, "it holds no graph")
     external = _external_tensors(model, path)
     try:
         onnx.checker.check_model(str(path))
@@ -141,6 +142,10 @@ def load_onnx(path: Path | str) -> onnx.ModelProto:
         load_external_data_for_model(model, str(path.parent))
     _drop_negative_dimensions(model)
     return model
+
+
+def _not_onnx(path: Path, reason: str) -> UserError:
+    return UserError(f"{path}: {other_kind(path) or f'not an ONNX file, or a truncated one ({reason})'}")
 
 
 def _drop_negative_dimensions(model: onnx.ModelProto) -> None:

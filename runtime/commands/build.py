@@ -39,18 +39,28 @@ def build(
         PrecisionOption, typer.Option(help="fp16 converts a float model; the op stays float inside.")
     ] = PrecisionOption.as_is,
     task: options.Task = None,
-    timing_cache: Annotated[Path | None, typer.Option(help="Read where it is there, and written.")] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="Read where it is there, and written; TensorRT only.")
+    ] = None,
     version_compatible: Annotated[bool, typer.Option(help="The engine also loads into newer versions.")] = False,
     hardware_compatible: Annotated[bool, typer.Option(help="It also runs on other GPUs from Ampere on.")] = False,
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MAJOR.MINOR",
+            help="Compute capability to build for; repeat it for several. TensorRT-RTX builds for 8.0, 8.6, 8.9, 12.0 "
+            "and later by default, and TensorRT for the GPU that it runs on.",
+        ),
+    ] = None,
     json: options.Json = None,
 ) -> None:
     """Compile a hardened model to an engine, with a manifest that says what it is."""
-    from kdguard.export.errors import UserError
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.onnx_files import load_onnx, model_files
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.runtime.engines import ENGINES
-    from kdguard.runtime.engines.build import build_engine, check_installed
+    from kdguard.runtime.engines.build import build_engine, check_installed, check_options
+    from kdguard.runtime.engines.gpus import in_words, parse_gpus
     from kdguard.runtime.engines.manifest import manifest_path
     from kdguard.runtime.engines.shapes import default_range, parse_range
     from kdguard.runtime.open_model import resolve_card
@@ -59,9 +69,15 @@ def build(
     kind = ENGINES[engine.value]
     check_outputs([output, json, timing_cache], model_files(hardened))
     check_outputs([manifest_path(output)], [output, json, timing_cache])
+    gpus = parse_gpus(gpu or ())
+    check_options(
+        kind,
+        timing_cache=timing_cache,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        gpus=gpus,
+    )
     check_installed(kind)
-    if version_compatible and kind.name == "tensorrt-rtx":
-        raise UserError("--version-compatible: TensorRT-RTX builds no engines for other versions; build one for each")
     model = load_onnx(hardened)
     card = resolve_card(model, task, str(hardened))
     if not hardened_layers(model):
@@ -78,10 +94,12 @@ def build(
         timing_cache=timing_cache,
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
+        gpus=gpus,
     )
     say(
         f"{output}: {kind.title} {manifest.vendor_version}, {manifest.precision}, images of {sizes.smallest} to "
-        f"{sizes.largest}, built in {manifest.seconds:g} s for {manifest.compute_capability}; it has not been run"
+        f"{sizes.largest}, built in {manifest.seconds:g} s for GPUs of compute capability "
+        f"{in_words(manifest.gpus, manifest.later_gpus)}; it has not been run"
     )
     if json:
         write_json(json, manifest.model_dump())

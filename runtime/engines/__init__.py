@@ -18,18 +18,20 @@ class EngineKind:
         package: the Python package to import.
         extra: of kdguard's, that installs it.
         title: for messages.
+        needs_gpu: to build, which is then the one that the engine is for.
     """
 
     name: str
     package: str
     extra: str
     title: str
+    needs_gpu: bool
 
 
 ENGINES = {
     kind.name: kind
     for kind in (
-        EngineKind("tensorrt", "tensorrt", "trt", "TensorRT"),
-        EngineKind("tensorrt-rtx", "tensorrt_rtx", "rtx", "TensorRT-RTX"),
+        EngineKind("tensorrt", "tensorrt", "trt", "TensorRT", needs_gpu=True),
+        EngineKind("tensorrt-rtx", "tensorrt_rtx", "rtx", "TensorRT-RTX", needs_gpu=False),
     )
 }

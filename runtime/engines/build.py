@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,12 +19,15 @@ from kdguard.export.model_card import ModelCard
 from kdguard.export.onnx_files import save_onnx, sha256_of_model
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.engines import EngineKind
-from kdguard.runtime.engines.manifest import ANY_GPU, EngineManifest, manifest_path
+from kdguard.runtime.engines.gpus import AMPERE, RTX_DEFAULT
+from kdguard.runtime.engines.manifest import EngineManifest, manifest_path
 from kdguard.runtime.engines.prepare import Precision, precision_of, written_out
 from kdguard.runtime.engines.shapes import SizeRange, profile
 from kdguard.runtime.engines.vendor import Answer, Request
 
 LOG_LINES = 3
+ERROR_LINE = re.compile(r"^\[E\] (?:\S+: Error Code \d+: )?(.*)$", re.MULTILINE)
+"""How Polygraphy shows what the builder reports as an error."""
 
 
 def check_installed(kind: EngineKind) -> None:
@@ -34,6 +40,40 @@ def check_installed(kind: EngineKind) -> None:
         raise MissingDependencyError(
             f"{kind.title} is not installed (Python package {kind.package}); pip install 'kdguard[{kind.extra}]'"
         )
+    if kind.needs_gpu:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise MissingDependencyError(
+                f"{kind.title} builds on the GPU that the engine is for, and PyTorch finds none; --engine tensorrt-rtx "
+                "needs none"
+            )
+
+
+def check_options(
+    kind: EngineKind,
+    *,
+    timing_cache: Path | None = None,
+    version_compatible: bool = False,
+    hardware_compatible: bool = False,
+    gpus: Sequence[str] = (),
+) -> None:
+    """Refuse what this vendor's builder would ignore.
+
+    Raises:
+        UserError: says why it makes no sense.
+    """
+    if kind.needs_gpu:
+        refused = {"--gpu": (bool(gpus), "builds for the GPU that it runs on; --hardware-compatible is for others")}
+    else:
+        refused = {
+            "--timing-cache": (timing_cache is not None, "times nothing when it builds, so there is nothing to keep"),
+            "--version-compatible": (version_compatible, "builds no engines for other versions; build one for each"),
+            "--hardware-compatible": (hardware_compatible, "does so by itself; --gpu builds for older or fewer GPUs"),
+        }
+    for option, (given, why) in refused.items():
+        if given:
+            raise UserError(f"{option}: {kind.title} {why}")
 
 
 def build_engine(
@@ -48,6 +88,7 @@ def build_engine(
     timing_cache: Path | None = None,
     version_compatible: bool = False,
     hardware_compatible: bool = False,
+    gpus: Sequence[str] = (),
 ) -> EngineManifest:
     """Compile a model; engine and manifest are written whole or not at all.
 
@@ -58,11 +99,19 @@ def build_engine(
         timing_cache: read where it is there, and written.
         version_compatible: the engine also loads into newer versions of the vendor's library.
         hardware_compatible: it also runs on other GPUs from Ampere on.
+        gpus: compute capabilities to build for, of those that TensorRT-RTX knows.
 
     Raises:
-        UserError: the vendor's parser or builder refuses the model.
-        MissingDependencyError: its package is not installed.
+        UserError: the vendor's parser or builder refuses the model, or an option makes no sense.
+        MissingDependencyError: its package is not installed, or there is no GPU where it needs one.
     """
+    check_options(
+        kind,
+        timing_cache=timing_cache,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        gpus=gpus,
+    )
     check_installed(kind)
     identity = sha256_of_model(hardened)
     ready = written_out(model, precision)
@@ -72,6 +121,7 @@ def build_engine(
         tempfile.TemporaryDirectory() as folder,
         atomic_path(manifest_path(engine)) as unfinished_manifest,
         atomic_path(engine) as unfinished,
+        atomic_path(timing_cache) if timing_cache else nullcontext() as unfinished_cache,
     ):
         source = Path(folder) / "model.onnx"
         save_onnx(ready, source)
@@ -80,9 +130,11 @@ def build_engine(
             model=source,
             engine=unfinished,
             shapes=shapes,
-            timing_cache=timing_cache,
+            timing_cache=timing_cache if timing_cache and timing_cache.is_file() else None,
+            new_timing_cache=unfinished_cache,
             version_compatible=version_compatible,
             hardware_compatible=hardware_compatible,
+            gpus=list(gpus),
         )
         answer = _asked(request, kind, Path(folder))
         manifest = EngineManifest(
@@ -90,13 +142,13 @@ def build_engine(
             engine_sha256=sha256_of_file(unfinished),
             kind=kind.name,
             vendor_version=answer.vendor_version,
-            compute_capability=_built_for(kind, answer),
+            gpus=_built_for(kind, answer, hardware_compatible, gpus),
+            later_gpus=hardware_compatible or not (kind.needs_gpu or gpus),
             hardened=hardened.name,
             hardened_sha256=identity,
             precision=precision_of(ready),
             op="function, written out in standard operators" if hardened_layers(model) else "none",
             version_compatible=version_compatible,
-            hardware_compatible=hardware_compatible,
             inputs=answer.inputs,
             outputs=answer.outputs,
             shapes=shapes,
@@ -106,10 +158,10 @@ def build_engine(
     return manifest
 
 
-def _built_for(kind: EngineKind, answer: Answer) -> str:
-    """TensorRT-RTX finishes its kernels where the engine runs."""
-    portable = kind.name == "tensorrt-rtx" or answer.compute_capability is None
-    return ANY_GPU if portable else str(answer.compute_capability)
+def _built_for(kind: EngineKind, answer: Answer, hardware_compatible: bool, gpus: Sequence[str]) -> list[str]:
+    if hardware_compatible:
+        return [AMPERE]
+    return [answer.compute_capability] if kind.needs_gpu else list(gpus or RTX_DEFAULT)
 
 
 def _asked(request: Request, kind: EngineKind, folder: Path) -> Answer:
@@ -121,6 +173,8 @@ def _asked(request: Request, kind: EngineKind, folder: Path) -> Answer:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # ourselves
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
+        if errors := ERROR_LINE.findall(done.stdout):
+            raise UserError(f"{kind.title} cannot build this model: {errors[-1][:600]}")
         log = " / ".join(
             [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()][-LOG_LINES:]
         )

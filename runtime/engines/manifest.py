@@ -16,8 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from kdguard.export.errors import MissingDependencyError, UserError, first_problem
 from kdguard.export.files import sha256_of_file
 from kdguard.runtime.engines import ENGINES
-
-ANY_GPU = "any GPU that the vendor lists"
+from kdguard.runtime.engines.gpus import in_words, runs_on
 
 
 class EngineTensor(BaseModel):
@@ -36,15 +35,13 @@ class EngineManifest(BaseModel):
     engine_sha256: str
     kind: Literal["tensorrt", "tensorrt-rtx"]
     vendor_version: str = Field(description="of the package that built it")
-    compute_capability: str = Field(
-        description="of the GPU it was built on; TensorRT-RTX's engines are for any that the vendor lists"
-    )
+    gpus: list[str] = Field(min_length=1, description="compute capabilities that it was built for")
+    later_gpus: bool = Field(description="it is for later ones as well")
     hardened: str = Field(description="file name of the model")
     hardened_sha256: str
     precision: str
     op: str = Field(description="what runs the op in it: the function, written out in standard operators, or none")
     version_compatible: bool = Field(False, description="newer versions of the vendor's library load it too")
-    hardware_compatible: bool = Field(False, description="GPUs from Ampere on run it too")
     inputs: list[EngineTensor]
     outputs: list[EngineTensor]
     shapes: dict[str, list[list[int]]] = Field(description="per input the smallest, usual and largest shape")
@@ -94,7 +91,7 @@ def check_engine(engine: Path, installed_version: str, compute_capability: str) 
 
     Raises:
         UserError: as `read_manifest`.
-        MissingDependencyError: another version built it, or it was built on another GPU.
+        MissingDependencyError: another version built it, or it was built for another GPU.
     """
     found = read_manifest(engine)
     title = ENGINES[found.kind].title
@@ -103,10 +100,10 @@ def check_engine(engine: Path, installed_version: str, compute_capability: str) 
             f"{engine} was built by {title} {found.vendor_version} and {installed_version} is installed; engines fit "
             "one version: build it again, or install that one"
         )
-    bound = found.kind == "tensorrt" and not found.hardware_compatible
-    if bound and found.compute_capability != compute_capability:
+    if not runs_on(compute_capability, found.gpus, found.later_gpus):
+        again = "here" if ENGINES[found.kind].needs_gpu else f"with --gpu {compute_capability}"
         raise MissingDependencyError(
-            f"{engine} was built for a GPU of compute capability {found.compute_capability} and this one has "
-            f"{compute_capability}; build it again here"
+            f"{engine} was built for GPUs of compute capability {in_words(found.gpus, found.later_gpus)} and this one "
+            f"has {compute_capability}; build it again {again}"
         )
     return found

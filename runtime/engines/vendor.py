@@ -26,15 +26,21 @@ class Request(BaseModel):
     engine: Path
     shapes: dict[str, list[list[int]]]
     timing_cache: Path | None = None
+    new_timing_cache: Path | None = None
     version_compatible: bool = False
     hardware_compatible: bool = False
+    gpus: list[str] = []
+
+
+class RefusedError(Exception):
+    """The vendor's parser or builder does not take what it was given; the text says why."""
 
 
 class Answer(BaseModel):
     """What came of it; `refused` says why where nothing did."""
 
-    vendor_version: str
-    compute_capability: str | None = None
+    vendor_version: str = ""
+    compute_capability: str = ""
     inputs: list[dict[str, Any]] = []
     outputs: list[dict[str, Any]] = []
     seconds: float = 0.0
@@ -42,26 +48,35 @@ class Answer(BaseModel):
 
 
 def compile_network(request: Request) -> Answer:
-    """Parse, build and write the engine."""
+    """Parse, build and write the engine.
+
+    Raises:
+        RefusedError: the vendor does not take the model, or what was asked for.
+    """
     vendor = import_module(request.package)
     from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork, Profile, create_network
 
-    answer = Answer(vendor_version=vendor.__version__, compute_capability=_compute_capability())
+    answer = Answer(vendor_version=vendor.__version__)
+    if request.package == "tensorrt":
+        answer.compute_capability = _compute_capability()
     started = time.monotonic()
     builder, network = create_network(strongly_typed=True)
     parser = vendor.OnnxParser(network, vendor.Logger(vendor.Logger.INTERNAL_ERROR))
     if not parser.parse_from_file(str(request.model)):  # with the weights beside it, where it has any
-        answer.refused = _refusal(parser.get_error(0))
-        return answer
+        raise RefusedError(_refusal(parser.get_error(0)))
     answer.inputs = [_describe(network.get_input(i)) for i in range(network.num_inputs)]
     answer.outputs = [_describe(network.get_output(i)) for i in range(network.num_outputs)]
     profile = Profile()
     for name, (smallest, usual, largest) in request.shapes.items():
         profile.add(name, min=smallest, opt=usual, max=largest)
-    config = CreateConfig(profiles=[profile], **_options(vendor, request))
-    save = str(request.timing_cache) if request.timing_cache else None
-    engine = EngineBytesFromNetwork((builder, network, parser), config=config, save_timing_cache=save)()
+    config = CreateConfig(profiles=[profile], **_options(vendor, request))(builder, network)
+    _set_gpus(vendor, config, request.gpus)
+    if request.timing_cache:
+        _read_timing_cache(config, request.timing_cache)
+    engine = EngineBytesFromNetwork((builder, network, parser), config=config)()
     request.engine.write_bytes(bytes(engine))
+    if request.new_timing_cache:
+        request.new_timing_cache.write_bytes(bytes(config.get_timing_cache().serialize()))
     answer.seconds = round(time.monotonic() - started, 1)
     return answer
 
@@ -69,13 +84,39 @@ def compile_network(request: Request) -> Answer:
 def _options(vendor: Any, request: Request) -> dict[str, Any]:
     """Only what was asked for: TensorRT-RTX knows fewer options than TensorRT."""
     options: dict[str, Any] = {}
-    if request.timing_cache and request.timing_cache.is_file():
-        options["load_timing_cache"] = str(request.timing_cache)
     if request.version_compatible:
         options["version_compatible"] = True
     if request.hardware_compatible:
         options["hardware_compatibility_level"] = vendor.HardwareCompatibilityLevel.AMPERE_PLUS
     return options
+
+
+def _read_timing_cache(config: Any, path: Path) -> None:
+    """Hand the builder a cache. It takes whatever else it gets for an empty one, so emptiness tells.
+
+    Raises:
+        RefusedError: the file is no cache, or one of another version or GPU.
+    """
+    content = path.read_bytes()
+    empty = bytes(config.create_timing_cache(b"").serialize())
+    cache = config.create_timing_cache(content)
+    usable = cache is not None and (content == empty or bytes(cache.serialize()) != empty)
+    if not usable or not config.set_timing_cache(cache, ignore_mismatch=False):
+        raise RefusedError(f"{path} is no timing cache of this version and GPU; give the path of a new file")
+
+
+def _set_gpus(vendor: Any, config: Any, gpus: list[str]) -> None:
+    """Only TensorRT-RTX can be told."""
+    if not gpus:
+        return
+    known = {name: value for name, value in vendor.ComputeCapability.__members__.items() if name.startswith("SM")}
+    config.num_compute_capabilities = len(gpus)
+    for index, gpu in enumerate(gpus):
+        name = "SM" + gpu.replace(".", "")
+        if name not in known:
+            listed = ", ".join(f"{other[2:-1]}.{other[-1]}" for other in known)
+            raise RefusedError(f"it knows no GPUs of compute capability {gpu}, only of {listed}")
+        config.set_compute_capability(known[name], index)
 
 
 def _describe(tensor: Any) -> dict[str, Any]:
@@ -93,11 +134,11 @@ def _first(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
 
 
-def _compute_capability() -> str | None:
-    """Of the first GPU; None without one."""
+def _compute_capability() -> str:
+    """Of the first GPU; nothing without one."""
     import torch
 
-    return ".".join(map(str, torch.cuda.get_device_capability(0))) if torch.cuda.is_available() else None
+    return ".".join(map(str, torch.cuda.get_device_capability(0))) if torch.cuda.is_available() else ""
 
 
 def main() -> None:
@@ -105,7 +146,10 @@ def main() -> None:
     request = Request.model_validate_json(Path(sys.argv[1]).read_bytes())
     if request.package == "tensorrt_rtx":
         os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"  # read when Polygraphy is imported
-    answer = compile_network(request)
+    try:
+        answer = compile_network(request)
+    except RefusedError as refusal:
+        answer = Answer(refused=str(refusal))
     sys.stdout.flush()
     print("\n" + json.dumps(answer.model_dump()))
 

@@ -34,6 +34,8 @@ def test_builds(kdguard: CommandLine, model_file: Path, tmp_path: Path) -> None:
     assert "fp16, images of 32x32 to 96x96" in " ".join(kdguard.out.split())
     assert json.loads(report.read_text())["engine_sha256"] == sha256_of_file(out)
     assert listing(tmp_path) == ["build.json", "engine.plan", "engine.plan.json", "hardened.onnx"]
+    again = kdguard.refuses("build", out, "-o", tmp_path / "another.plan")
+    assert f"{out}: a TensorRT engine, not an ONNX file; give the model that it was built from" in again
 
 
 @needs_rtx
@@ -53,10 +55,19 @@ def test_refuses(kdguard: CommandLine, model_file: Path, tmp_path: Path) -> None
     )
     assert "is a folder" in kdguard.refuses("build", model_file, "-o", ".")
     assert "TensorRT-RTX builds no engines" in kdguard.refuses("build", model_file, "-o", out, "--version-compatible")
+    assert "TensorRT-RTX does so by itself" in kdguard.refuses("build", model_file, "-o", out, "--hardware-compatible")
+    cache = ("--timing-cache", tmp_path / "timing.cache")
+    assert "TensorRT-RTX times nothing" in kdguard.refuses("build", model_file, "-o", out, *cache)
+    assert "'sm_89' is no compute capability" in kdguard.refuses("build", model_file, "-o", out, "--gpu", "sm_89")
     assert "that is the input" in kdguard.refuses("build", model_file, "-o", model_file)
     save_onnx(make_conv_net(), tmp_path / "no-card.onnx")
     assert "--task" in kdguard.refuses("build", tmp_path / "no-card.onnx", "-o", out)
     assert listing(tmp_path) == ["hardened.onnx", "no-card.onnx"]
+
+
+def test_a_gpu_for_tensorrt(kdguard: CommandLine, model_file: Path, tmp_path: Path) -> None:
+    line = kdguard.refuses("build", model_file, "-o", tmp_path / "e", "--engine", "tensorrt", "--gpu", "8.9")
+    assert "--gpu: TensorRT builds for the GPU that it runs on" in line
 
 
 @pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is installed")

@@ -41,6 +41,7 @@ EXPORT = ["export", "teacher:derain_edsr", "-o", "t.onnx"]
         ([*HARDEN, "--bogus"], "no such option: --bogus; see `kdguard harden --help`"),
         (["harden"], "MODEL is missing: The teacher, an ONNX model."),
         (["harden", "t.onnx"], "--output is missing: The hardened .onnx file to write."),
+        (["build", "h.onnx"], "--output is missing: The engine to write; its manifest is OUTPUT.json."),
         ([*VERIFY, "--data", "pairs", "--budget-db", "-1"], "--budget-db: -1 is too small; give 0 or more"),
         ([*ATTACK, "--steps", "0"], "--steps: 0 is too small; give 1 or more"),
         ([*ATTACK, "--seeds", "0"], "--seeds: 0 is too small; give 1 or more"),

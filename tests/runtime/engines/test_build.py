@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import helper
 
 from kdguard.export.errors import MissingDependencyError, UserError
@@ -17,8 +19,8 @@ from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.engines import ENGINES
-from kdguard.runtime.engines.build import build_engine
-from kdguard.runtime.engines.manifest import ANY_GPU, check_engine, manifest_path, read_manifest
+from kdguard.runtime.engines.build import build_engine, check_installed
+from kdguard.runtime.engines.manifest import check_engine, manifest_path, read_manifest
 from kdguard.runtime.engines.prepare import written_out
 from kdguard.runtime.engines.shapes import Size, SizeRange
 from tests.conftest import make_conv_net, make_model
@@ -136,7 +138,6 @@ def test_missing_and_broken_manifests(engine: Path, tmp_path: Path) -> None:
 
 def test_engines_of_another_version_or_gpu(engine: Path, tmp_path: Path) -> None:
     found = read_manifest(engine)
-    assert found.compute_capability == ANY_GPU
     assert check_engine(engine, found.vendor_version, "8.9") == found
     with pytest.raises(MissingDependencyError, match=r"built by TensorRT-RTX .* and 99\.0 is installed"):
         check_engine(engine, "99.0", "8.9")
@@ -146,8 +147,47 @@ def test_engines_of_another_version_or_gpu(engine: Path, tmp_path: Path) -> None
     def says(**changes: object) -> None:
         manifest_path(copy).write_text(found.model_copy(update=changes).model_dump_json())
 
-    says(kind="tensorrt", compute_capability="8.6")
-    with pytest.raises(MissingDependencyError, match=r"compute capability 8\.6 and this one has 8\.9"):
+    says(kind="tensorrt", gpus=["8.6"], later_gpus=False)
+    with pytest.raises(MissingDependencyError, match=r"capability 8\.6 and this one has 8\.9; build it again here$"):
         check_engine(copy, found.vendor_version, "8.9")
-    says(kind="tensorrt", compute_capability="8.6", hardware_compatible=True, version_compatible=True)
-    assert check_engine(copy, "99.0", "8.9").hardware_compatible
+    says(kind="tensorrt", gpus=["8.0"], later_gpus=True, version_compatible=True)
+    assert check_engine(copy, "99.0", "8.9").later_gpus
+
+
+def test_an_engine_that_asks_for_no_gpu_is_not_for_the_oldest(engine: Path) -> None:
+    version = read_manifest(engine).vendor_version
+    assert check_engine(engine, version, "12.1").gpus == ["8.0", "8.6", "8.9", "12.0"]
+    line = r"GPUs of compute capability 8\.0, .* and later and this one has 7\.5; build it again with --gpu 7\.5"
+    with pytest.raises(MissingDependencyError, match=line):
+        check_engine(engine, version, "7.5")
+
+
+def test_an_engine_for_one_gpu_is_another_engine(engine: Path, model_file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.engine"
+    found = build_engine(model_file, onnx.load(model_file), CARD, other, RTX, SIZES, gpus=["12.1"])
+    assert (found.gpus, found.later_gpus) == (["12.1"], False)
+    assert check_engine(other, found.vendor_version, "12.1") == found
+    with pytest.raises(MissingDependencyError, match=r"capability 12\.1 and this one has 8\.9; .* --gpu 8\.9$"):
+        check_engine(other, found.vendor_version, "8.9")
+    # The builder took notice: what it holds for this GPU is not what it holds for older ones.
+    assert abs(other.stat().st_size - engine.stat().st_size) > 1000
+
+
+def test_the_builder_says_why_it_cannot(model_file: Path, tmp_path: Path) -> None:
+    """TensorRT-RTX has no product of float matrices on Turing, and the op needs one."""
+    with pytest.raises(UserError, match=r"^TensorRT-RTX cannot build this model: .*FP32 GEMM is not supported"):
+        build_engine(model_file, onnx.load(model_file), CARD, tmp_path / "e", RTX, SIZES, gpus=["7.5"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gpu_that_the_vendor_does_not_know(model_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"it knows no GPUs of compute capability 9\.0, only of 7\.5, .*12\.0"):
+        build_engine(model_file, onnx.load(model_file), CARD, tmp_path / "e", RTX, SIZES, gpus=["8.9", "9.0"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_vendor_that_needs_a_gpu() -> None:
+    here = dataclasses.replace(ENGINES["tensorrt"], package="onnx")
+    with pytest.raises(MissingDependencyError, match="TensorRT builds on the GPU that the engine is for"):
+        check_installed(here)
