@@ -9,10 +9,10 @@ import onnx
 
 from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.image_pairs import load_pairs
-from kdguard.export.model_card import CardOverrides, ModelCard, check_extra_inputs, infer_card, read_card
+from kdguard.export.model_card import CardOverrides, ModelCard, check_extra_inputs, infer_card, read_card, write_card
 from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import get_task
-from kdguard.graph_passes.inventory import hardened_layers
+from kdguard.runtime.engines.session import Engine
 from kdguard.runtime.inference import Provider
 from kdguard.runtime.probe import (
     PROBE_MULTIPLES,
@@ -23,6 +23,7 @@ from kdguard.runtime.probe import (
     score_value_ranges,
 )
 from kdguard.runtime.session import RestorationSession
+from kdguard.runtime.shipped import Shipped, card_of, layers_of
 from kdguard.runtime.terminal import say
 from kdguard.runtime.wording import counted
 
@@ -126,7 +127,7 @@ def _with_value_range(session: RestorationSession, data: Path, where: str, overr
 
 def resolve_common_card(
     teacher: onnx.ModelProto,
-    hardened: onnx.ModelProto,
+    hardened: Shipped,
     task: str | None,
     where: str,
     overrides: CardOverrides | None = None,
@@ -143,12 +144,12 @@ def resolve_common_card(
     Raises:
         UserError: as `resolve_card`, the two look swapped, or their cards or channels contradict each other.
     """
-    if hardened_layers(teacher) and not hardened_layers(hardened):
+    if layers_of(teacher) and not layers_of(hardened):
         raise UserError(
             f"the teacher, {where}, contains kdguard nodes and the hardened model contains none: the two look swapped; "
             "exchange them"
         )
-    first, second = read_card(teacher), read_card(hardened)
+    first, second = read_card(teacher), card_of(hardened)
     tasks = {card.task for card in (first, second) if card and card.task}
     if first and second and (len(tasks) > 1 or first.model_copy(update={"task": second.task}) != second):
         raise UserError(
@@ -156,7 +157,7 @@ def resolve_common_card(
             "is this its teacher?"
         )
     known = task or (tasks.pop() if tasks else None)
-    card = resolve_card(teacher if first or not second else hardened, known, where, overrides, data)
+    card = _resolved_for_both(teacher, hardened, known, where, overrides, data)
     clean, other = (_declared_channels(model, card) for model in (teacher, hardened))
     if clean and other and clean != other:
         raise UserError(
@@ -166,8 +167,27 @@ def resolve_common_card(
     return card
 
 
-def _declared_channels(model: onnx.ModelProto, card: ModelCard) -> int:
+def _resolved_for_both(
+    teacher: onnx.ModelProto,
+    hardened: Shipped,
+    task: str | None,
+    where: str,
+    overrides: CardOverrides | None,
+    data: Path | None,
+) -> ModelCard:
+    """The teacher's card; where it has none, the one that hardening or building worked out for it."""
+    if read_card(teacher) or not (borrowed := card_of(hardened)):
+        return resolve_card(teacher, task, where, overrides, data)
+    with_card = onnx.ModelProto()
+    with_card.CopyFrom(teacher)
+    write_card(with_card, borrowed)
+    return resolve_card(with_card, task, where, overrides, data)
+
+
+def _declared_channels(model: Shipped, card: ModelCard) -> int:
     """Of the image input, as its shape says; 0 where it does not."""
+    if isinstance(model, Engine):
+        return model.manifest.card.channels
     for value in model.graph.input:
         sides = value.type.tensor_type.shape.dim
         if value.name == card.input_name and len(sides) == 4:

@@ -11,16 +11,15 @@ import onnx
 from numpy.typing import NDArray
 
 from kdguard.export.errors import UserError, first_line
-from kdguard.export.image_tensor import Tensor, image_to_tensor, tensor_to_image
+from kdguard.export.image_tensor import Tensor
 from kdguard.export.large_models import is_large
 from kdguard.export.lookup import did_you_mean
-from kdguard.export.model_card import ModelCard, describe_shape
-from kdguard.export.tasks import Image
+from kdguard.export.model_card import ModelCard
 from kdguard.runtime.extra_inputs import fill_inputs
 from kdguard.runtime.float_edges import with_float_edges
+from kdguard.runtime.image_session import ImageSession
 from kdguard.runtime.inference import Provider, build_session, numpy_type
 from kdguard.runtime.native import Kernels
-from kdguard.runtime.tiling import default_overlap, restore_tiled
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -32,7 +31,7 @@ class _Input(NamedTuple):
     type: str
 
 
-class RestorationSession:
+class RestorationSession(ImageSession):
     """A restoration model ready to run.
 
     Attributes:
@@ -118,19 +117,6 @@ class RestorationSession:
         self._ready()
         return self._inputs[self.card.input_name].type
 
-    def run(self, tensor: Tensor, further: Mapping[str, NDArray[Any]] | None = None) -> list[Tensor]:
-        """The output and the taps, float32, for an input tensor in the model's own layout and range.
-
-        A model that insists on a batch gets one image repeated, and answers for one.
-
-        Args:
-            further: values of inputs that the card does not know, by name.
-        """
-        if self.card.batch > 1 and len(tensor) == 1:
-            outputs = self._run(np.repeat(tensor, self.card.batch, 0), further or {})
-            return [_first_share(output, self.card.batch) for output in outputs]
-        return self._run(tensor, further or {})
-
     def _run(self, tensor: Tensor, further: Mapping[str, NDArray[Any]]) -> list[Tensor]:
         session = self._ready()
         image = self._inputs[self.card.input_name]
@@ -145,53 +131,6 @@ class RestorationSession:
                 f"onnxruntime failed on an input of shape {list(tensor.shape)}: {first_line(error)}"
             ) from error
         return [np.asarray(output, dtype=np.float32) for output in outputs]
-
-    def restore(self, degraded: Image, further: Mapping[str, NDArray[Any]] | None = None) -> Image:
-        """Restore one image [H, W, C], floating point, 0 black and 1 white; over- and undershoot are not clipped.
-
-        Images whose size is no multiple of the card's are padded by reflection and cropped back; a
-        model of one fixed size restores others tile by tile.
-
-        Args:
-            further: as for `run`.
-
-        Raises:
-            UserError: not such an image, other channels than the card's, or the model fails on it.
-        """
-        _refuse_other_arrays(degraded, self.card.channels)
-        size = self.card.fixed_size
-        if size and degraded.shape[:2] != size:
-            return restore_tiled(_Fed(self, further or {}), degraded, size, default_overlap(size))
-        output = self.run(image_to_tensor(degraded, self.card), further)[0]
-        return tensor_to_image(output, self.card, *degraded.shape[:2])
-
-
-class _Fed:
-    """A session with further inputs held fixed, for whoever asks image by image."""
-
-    def __init__(self, session: RestorationSession, further: Mapping[str, NDArray[Any]]) -> None:
-        self.card = session.card
-        self._session, self._further = session, further
-
-    def restore(self, degraded: Image) -> Image:
-        return self._session.restore(degraded, self._further)
-
-
-def _refuse_other_arrays(image: NDArray[Any], channels: int) -> None:
-    """Raise where an array is no image for the model: 8-bit values would be taken for a hundred times white."""
-    if image.ndim == 3 and image.shape[2] == channels and np.issubdtype(image.dtype, np.floating):
-        return
-    advice = "" if np.issubdtype(image.dtype, np.floating) else "; divide 8-bit values by 255"
-    raise UserError(
-        f"restore takes a floating-point image [H, W, {channels}] with 0 for black and 1 for white, and this is "
-        f"{image.dtype} {describe_shape(image.shape)}{advice}"
-    )
-
-
-def _first_share(output: Tensor, batch: int) -> Tensor:
-    """What a batch of equal images gave for the first one; tensors without a batch axis stay as they are."""
-    whole = output.ndim and len(output) % batch == 0
-    return output[: len(output) // batch] if whole else output
 
 
 def check_taps(taps: Sequence[str], model: onnx.ModelProto, name: str = "model") -> None:

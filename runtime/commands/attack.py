@@ -27,7 +27,7 @@ def _list_recipes(asked: bool) -> None:
 
 
 def attack(
-    hardened: Annotated[Path, typer.Argument(help="The hardened model.")],
+    hardened: Annotated[Path, typer.Argument(help="The hardened model, or an engine built from it.")],
     teacher: Annotated[Path, typer.Option("--teacher", help="The clean teacher.")],
     data: options.Data,
     test_data: Annotated[
@@ -87,9 +87,10 @@ def attack(
     from kdguard.runtime.red_team.attack import attack as run_attack
     from kdguard.runtime.red_team.options import DEFAULT_RECIPES, AttackOptions
     from kdguard.runtime.red_team.table import scoreboard_table
+    from kdguard.runtime.shipped import shipped_files
     from kdguard.runtime.terminal import say, show
 
-    check_outputs([json], [*model_files(teacher), *model_files(hardened)])
+    check_outputs([json], [*model_files(teacher), *shipped_files(hardened)])
     attack_options = AttackOptions(
         recipes=split_names(recipes) if recipes else DEFAULT_RECIPES,
         seeds=seeds,

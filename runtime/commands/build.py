@@ -59,7 +59,7 @@ def build(
     from kdguard.export.onnx_files import load_onnx, model_files
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.runtime.engines import ENGINES
-    from kdguard.runtime.engines.build import build_engine, check_installed, check_options
+    from kdguard.runtime.engines.build import build_engine, check_builder, check_options
     from kdguard.runtime.engines.gpus import in_words, parse_gpus
     from kdguard.runtime.engines.manifest import manifest_path
     from kdguard.runtime.engines.shapes import default_range, parse_range
@@ -77,7 +77,7 @@ def build(
         hardware_compatible=hardware_compatible,
         gpus=gpus,
     )
-    check_installed(kind)
+    check_builder(kind)
     model = load_onnx(hardened)
     card = resolve_card(model, task, str(hardened))
     if not hardened_layers(model):

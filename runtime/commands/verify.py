@@ -12,7 +12,7 @@ from kdguard.runtime.commands import options
 
 def verify(
     teacher: Annotated[Path, typer.Argument(help="The clean teacher.")],
-    hardened: Annotated[Path, typer.Argument(help="The hardened model.")],
+    hardened: Annotated[Path, typer.Argument(help="The hardened model, or an engine built from it.")],
     data: options.Data,
     task: options.Task = None,
     budget_db: options.BudgetDb = 0.1,
@@ -30,24 +30,23 @@ def verify(
     from kdguard.export.image_pairs import load_pairs
     from kdguard.export.onnx_files import load_onnx, model_files
     from kdguard.export.tasks import get_task
-    from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.runtime.fidelity import measure_fidelity
     from kdguard.runtime.manifest import other_teacher
     from kdguard.runtime.open_model import resolve_common_card
-    from kdguard.runtime.session import RestorationSession
+    from kdguard.runtime.shipped import layers_of, load_shipped, shipped_files, start
     from kdguard.runtime.tables import fidelity_table
     from kdguard.runtime.terminal import progress_bar, say, show
 
-    check_outputs([json], [*model_files(teacher), *model_files(hardened)])
-    models = load_onnx(teacher), load_onnx(hardened)
+    check_outputs([json], [*model_files(teacher), *shipped_files(hardened)])
+    models = load_onnx(teacher), load_shipped(hardened)
     overrides = options.card_overrides(value_range, layout, size_multiple, extra_input)
     card = resolve_common_card(*models, task, str(teacher), overrides, data)
     pairs = load_pairs(data, get_task(card.task), card.channels, card.scale, seed)
-    clean, hard = (RestorationSession(model, card, provider=provider.value) for model in models)
+    clean, hard = (start(model, card, provider=provider.value) for model in models)
     with progress_bar("comparing", len(pairs)) as advance:
         report, _ = measure_fidelity(clean, hard, pairs, card.task, budget_db, advance)
     show(fidelity_table(report))
-    layers = len(hardened_layers(models[1]))
+    layers = len(layers_of(models[1]))
     if not layers:  # allowed: prior defences, as `kdguard baseline` makes them, are measured in the same way
         say("the second model holds no kdguard nodes: nothing is hardened in it", "yellow")
     if json:

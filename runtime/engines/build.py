@@ -24,6 +24,7 @@ from kdguard.runtime.engines.manifest import EngineManifest, manifest_path
 from kdguard.runtime.engines.prepare import Precision, precision_of, written_out
 from kdguard.runtime.engines.shapes import SizeRange, profile
 from kdguard.runtime.engines.vendor import Answer, Request
+from kdguard.runtime.gpu import compute_capability
 
 LOG_LINES = 3
 ERROR_LINE = re.compile(r"^\[E\] (?:\S+: Error Code \d+: )?(.*)$", re.MULTILINE)
@@ -40,14 +41,20 @@ def check_installed(kind: EngineKind) -> None:
         raise MissingDependencyError(
             f"{kind.title} is not installed (Python package {kind.package}); pip install 'kdguard[{kind.extra}]'"
         )
-    if kind.needs_gpu:
-        import torch
 
-        if not torch.cuda.is_available():
-            raise MissingDependencyError(
-                f"{kind.title} builds on the GPU that the engine is for, and PyTorch finds none; --engine tensorrt-rtx "
-                "needs none"
-            )
+
+def check_builder(kind: EngineKind) -> None:
+    """Fail before work starts where the vendor cannot build here.
+
+    Raises:
+        MissingDependencyError: its package or a GPU is missing.
+    """
+    check_installed(kind)
+    if kind.needs_gpu and compute_capability() is None:
+        raise MissingDependencyError(
+            f"{kind.title} builds on the GPU that the engine is for, and this machine has none; --engine tensorrt-rtx "
+            "needs none"
+        )
 
 
 def check_options(
@@ -112,7 +119,7 @@ def build_engine(
         hardware_compatible=hardware_compatible,
         gpus=gpus,
     )
-    check_installed(kind)
+    check_builder(kind)
     identity = sha256_of_model(hardened)
     ready = written_out(model, precision)
     shapes = profile(ready, card, sizes)
@@ -146,6 +153,8 @@ def build_engine(
             later_gpus=hardware_compatible or not (kind.needs_gpu or gpus),
             hardened=hardened.name,
             hardened_sha256=identity,
+            layers=[layer.layer for layer in hardened_layers(model)],
+            card=card,
             precision=precision_of(ready),
             op="function, written out in standard operators" if hardened_layers(model) else "none",
             version_compatible=version_compatible,

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from kdguard.export.errors import MissingDependencyError, UserError, first_problem
 from kdguard.export.files import sha256_of_file
+from kdguard.export.model_card import ModelCard
 from kdguard.runtime.engines import ENGINES
 from kdguard.runtime.engines.gpus import in_words, runs_on
 
@@ -39,6 +40,8 @@ class EngineManifest(BaseModel):
     later_gpus: bool = Field(description="it is for later ones as well")
     hardened: str = Field(description="file name of the model")
     hardened_sha256: str
+    layers: list[str] = Field(description="that are hardened in it")
+    card: ModelCard = Field(description="how it wants its images")
     precision: str
     op: str = Field(description="what runs the op in it: the function, written out in standard operators, or none")
     version_compatible: bool = Field(False, description="newer versions of the vendor's library load it too")

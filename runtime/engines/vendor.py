@@ -17,6 +17,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from kdguard.runtime.gpu import compute_capability
+
 
 class Request(BaseModel):
     """What to compile, and where to."""
@@ -58,7 +60,7 @@ def compile_network(request: Request) -> Answer:
 
     answer = Answer(vendor_version=vendor.__version__)
     if request.package == "tensorrt":
-        answer.compute_capability = _compute_capability()
+        answer.compute_capability = compute_capability() or ""
     started = time.monotonic()
     builder, network = create_network(strongly_typed=True)
     parser = vendor.OnnxParser(network, vendor.Logger(vendor.Logger.INTERNAL_ERROR))
@@ -132,13 +134,6 @@ def _refusal(problem: Any) -> str:
 
 def _first(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
-
-
-def _compute_capability() -> str:
-    """Of the first GPU; nothing without one."""
-    import torch
-
-    return ".".join(map(str, torch.cuda.get_device_capability(0))) if torch.cuda.is_available() else ""
 
 
 def main() -> None:

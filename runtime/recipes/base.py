@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from kdguard.export.errors import UserError
 from kdguard.export.model_card import ModelCard
+from kdguard.runtime.engines.session import Engine
+from kdguard.runtime.shipped import Shipped
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,6 +30,9 @@ Maps = NDArray[np.float32]
 
 TRIED_WEIGHTS = (1.0, 0.1)
 """Of the feature term, for recipes whose attacker knows kdguard: he suspects features and lets validation choose."""
+
+
+ENGINE_HIDES = "an engine hands out its outputs, and no graph to read or to edit"
 
 
 class NothingToWorkWithError(UserError):
@@ -76,7 +81,7 @@ class Loot:
     """What a thief holds: one of the two models, and images.
 
     Attributes:
-        model: the file, as shipped.
+        shipped: the file.
         tap: the tensor that feature recipes read.
         earlier_tap: another one before it, for recipes that compare two layers.
         images: degraded images [H, W, C] that he may run it on, unlabeled.
@@ -84,13 +89,20 @@ class Loot:
         validation: validation tiles.
     """
 
-    model: onnx.ModelProto
+    shipped: Shipped
     card: ModelCard
     tap: str | None
     earlier_tap: str | None
     images: Sequence[NDArray[np.float32]]
     tiles: Sequence[Tile]
     validation: Sequence[Tile]
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The graph; raises `NothingToWorkWithError` where the file is an engine, which hides it."""
+        if isinstance(self.shipped, Engine):
+            raise NothingToWorkWithError(ENGINE_HIDES)
+        return self.shipped
 
 
 @dataclass(frozen=True)

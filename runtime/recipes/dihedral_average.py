@@ -10,7 +10,7 @@ from kdguard.runtime.recipes.base import Loot, Query
 from kdguard.runtime.recipes.output_l1 import OutputL1
 from kdguard.runtime.red_team.tile import Tile
 from kdguard.runtime.red_team.views import VIEWS, turn, turn_back
-from kdguard.runtime.session import RestorationSession
+from kdguard.runtime.shipped import start
 
 HARMLESS_DB = 0.1
 """A view whose answers are worse than the plain ones by more than this is left out: rain falls one way."""
@@ -29,7 +29,7 @@ class DihedralAverage(OutputL1):
 
 def harmless_views(loot: Loot) -> tuple[int, ...]:
     """Those of the eight views whose answers, turned back, score like the plain ones on the validation tiles."""
-    session = RestorationSession(loot.model, loot.card)
+    session = start(loot.shipped, loot.card)
     task, scale = get_task(loot.card.task), loot.card.scale
 
     def score(tile: Tile, view: int) -> float:

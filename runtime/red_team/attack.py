@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import onnx
 import onnxruntime
 
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair, hash_pairs, load_pairs, refuse_overlap
 from kdguard.export.model_card import CardOverrides, ModelCard
-from kdguard.export.onnx_files import hash_model, load_onnx
+from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import get_task
-from kdguard.graph_passes.inventory import hardened_layers
+from kdguard.runtime.engines.session import Engine
 from kdguard.runtime.metrics import check_scorable
 from kdguard.runtime.open_model import resolve_common_card
 from kdguard.runtime.recipes import get_recipe
-from kdguard.runtime.recipes.base import Loot, NothingToWorkWithError, Recipe, Source
+from kdguard.runtime.recipes.base import ENGINE_HIDES, Loot, NothingToWorkWithError, Recipe, Source
 from kdguard.runtime.red_team.landmarks import kept_landmarks
 from kdguard.runtime.red_team.loot import Thief, find_earlier_tap, resolve_tap
 from kdguard.runtime.red_team.material import Material, TestSet, store_test_set, store_tiles
@@ -32,6 +31,7 @@ from kdguard.runtime.red_team.summarise import make_scoreboard
 from kdguard.runtime.red_team.sweep import tune_and_run
 from kdguard.runtime.red_team.teacher_cache import TeacherCache
 from kdguard.runtime.red_team.trial import Trial, TrialResult
+from kdguard.runtime.shipped import Shipped, hash_shipped, layers_of, load_shipped
 from kdguard.runtime.terminal import say
 from kdguard.runtime.wording import counted
 
@@ -78,9 +78,9 @@ def attack(
         raise UserError("give at least one recipe, each once; `kdguard attack --list-recipes` shows them")
     if options.seeds < 1:
         raise UserError(f"--seeds {options.seeds}: at least one seed is needed, three for an interval")
-    teacher, hardened = load_onnx(teacher_path), load_onnx(hardened_path)
+    teacher, hardened = load_onnx(teacher_path), load_shipped(hardened_path)
     # Looked for before any image is read; one that is named is checked where no recipe reads it, too: it was meant.
-    reads = any(recipe.taps for recipe in recipes) and bool(hardened_layers(hardened))
+    reads = any(recipe.taps for recipe in recipes) and bool(layers_of(hardened))
     tap = resolve_tap(options.tap, teacher, hardened) if options.tap is not None or reads else None
     card = resolve_common_card(teacher, hardened, task, str(teacher_path), overrides, data)
     train, test = _load_images(data, test_data, card, options.seed)
@@ -92,9 +92,9 @@ def attack(
         folder = cache or Path(scratch)
         queries = TeacherCache(folder / "queries")
         stored_test = store_test_set(test, queries.folder)
-        models: dict[Source, onnx.ModelProto] = {"clean": teacher, "hardened": hardened}
+        models: dict[Source, Shipped] = {"clean": teacher, "hardened": hardened}
         # Hashed once: the weights of a large model are read for it.
-        hashes: dict[Source, str] = {source: hash_model(model) for source, model in models.items()}
+        hashes: dict[Source, str] = {source: hash_shipped(model) for source, model in models.items()}
         identity = (*hashes.values(), stored_test.identity)
         landmarks = kept_landmarks((teacher, hardened), card, test, identity, queries.folder)
         preparation = _Preparation(recipes, models, hashes, card, scissors, queries, tap)
@@ -109,7 +109,7 @@ def attack(
             teacher_sha256=hashes["clean"],
             hardened=hardened_path.name,
             hardened_sha256=hashes["hardened"],
-            hardened_layers=[layer.layer for layer in hardened_layers(hardened)],
+            hardened_layers=layers_of(hardened),
             task=card.task,
             torch=version("torch"),
             onnxruntime=onnxruntime.__version__,
@@ -137,7 +137,7 @@ class _Preparation:
     def __init__(
         self,
         recipes: Sequence[Recipe],
-        models: dict[Source, onnx.ModelProto],
+        models: dict[Source, Shipped],
         hashes: dict[Source, str],
         card: ModelCard,
         scissors: Scissors,
@@ -146,14 +146,18 @@ class _Preparation:
     ) -> None:
         self._recipes, self._scissors, self._folder = recipes, scissors, queries.folder
         self.not_run: list[NotRun] = []
-        teacher, hardened = models["clean"], models["hardened"]
         own = scissors.own()
         self._own = own, store_tiles(own, self._folder)
         images = list({id(tile.around): tile.around for tile in own.train}.values())
         self.tap = tap
+        self._no_tap = (
+            ENGINE_HIDES
+            if isinstance(models["hardened"], Engine)
+            else "the hardened model has no hardened layer to tap; name one with --tap"
+        )
         earlier = None
         if self.tap and any(recipe.taps > 1 for recipe in recipes):
-            earlier = find_earlier_tap(self.tap, teacher, hardened, card, own.train[0].degraded)
+            earlier = find_earlier_tap(self.tap, models["clean"], models["hardened"], card, own.train[0].degraded)
         self._thieves = {
             source: Thief(
                 Loot(model, card, self.tap, earlier, images, own.train, own.validation), source, queries, hashes[source]
@@ -192,7 +196,7 @@ class _Preparation:
 
     def _material(self, recipe: Recipe) -> dict[Source, Material]:
         if recipe.taps and self.tap is None:
-            raise NothingToWorkWithError("the hardened model has no hardened layer to tap; name one with --tap")
+            raise NothingToWorkWithError(self._no_tap)
         pieces = recipe.pieces(self._scissors)
         own, stored = self._own
         # Most recipes cut nothing of their own, and the same tiles need not be hashed for each.

@@ -19,7 +19,7 @@ from kdguard.runtime.metrics import psnr, ssim
 from kdguard.runtime.red_team.bound import pooled_db
 from kdguard.runtime.red_team.code_hash import hash_code
 from kdguard.runtime.red_team.teacher_cache import asked_by
-from kdguard.runtime.session import RestorationSession
+from kdguard.runtime.shipped import Shipped, start
 from kdguard.runtime.terminal import progress_bar
 
 
@@ -34,7 +34,7 @@ class Landmarks(BaseModel):
 
 
 def measure_landmarks(
-    models: tuple[onnx.ModelProto, onnx.ModelProto], card: ModelCard, pairs: Sequence[ImagePair]
+    models: tuple[onnx.ModelProto, Shipped], card: ModelCard, pairs: Sequence[ImagePair]
 ) -> Landmarks:
     """Run the clean and the hardened model over the test images.
 
@@ -42,7 +42,7 @@ def measure_landmarks(
         UserError: a model fails on an image, or restores it to another size than the clean one's.
     """
     task = get_task(card.task)
-    sessions = [RestorationSession(model, card) for model in models]
+    sessions = [start(model, card) for model in models]
     with progress_bar("scoring both teachers", len(pairs)) as advance:
         fidelity, restored = measure_fidelity(sessions[0], sessions[1], list(pairs), card.task, on_image=advance)
     inputs = [enlarged(pair.degraded, card.scale) for pair in pairs]
@@ -61,7 +61,7 @@ def measure_landmarks(
 
 
 def kept_landmarks(
-    models: tuple[onnx.ModelProto, onnx.ModelProto],
+    models: tuple[onnx.ModelProto, Shipped],
     card: ModelCard,
     pairs: Sequence[ImagePair],
     identity: Sequence[str],

@@ -13,12 +13,15 @@ from kdguard.export.errors import UserError
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.inventory import hardened_layers
-from kdguard.runtime.recipes.base import Loot, Recipe, Source
+from kdguard.runtime.engines.session import Engine
+from kdguard.runtime.image_session import ImageSession
+from kdguard.runtime.recipes.base import ENGINE_HIDES, Loot, Recipe, Source
 from kdguard.runtime.red_team.code_hash import hash_code, modules_of
 from kdguard.runtime.red_team.material import Material, Tiles
 from kdguard.runtime.red_team.pieces import Pieces
 from kdguard.runtime.red_team.teacher_cache import OUTPUT, Answers, SessionOpener, TeacherCache, asked_by
 from kdguard.runtime.session import RestorationSession, check_taps
+from kdguard.runtime.shipped import Shipped, layers_of, start
 
 Edit = Callable[[Loot], onnx.ModelProto]
 Views = Callable[[Loot], tuple[int, ...]]
@@ -27,15 +30,22 @@ LOOK_BACK = 48
 """Tensors before the tap that are looked at for a second one."""
 
 
-def resolve_tap(wanted: str | None, teacher: onnx.ModelProto, hardened: onnx.ModelProto) -> str:
+def resolve_tap(wanted: str | None, teacher: onnx.ModelProto, hardened: Shipped) -> str | None:
     """The tensor to read, present in both models: an attacker cannot tap what is not there.
 
     Args:
         wanted: what the user asks for; None takes the last layer that misleads.
 
+    Returns:
+        Its name; None where none was asked for and the hardened model is an engine, which hides all.
+
     Raises:
         UserError: no such tensor, or nothing hardened to take.
     """
+    if isinstance(hardened, Engine):
+        if wanted is None:
+            return None
+        raise UserError(f"--tap {wanted}: {ENGINE_HIDES}")
     layers = hardened_layers(hardened)
     if wanted is None and not layers:
         raise UserError("the hardened model has no hardened layer to tap; name one with --tap")
@@ -47,14 +57,14 @@ def resolve_tap(wanted: str | None, teacher: onnx.ModelProto, hardened: onnx.Mod
     return tap
 
 
-def find_earlier_tap(
-    tap: str, teacher: onnx.ModelProto, hardened: onnx.ModelProto, card: ModelCard, tile: np.ndarray
-) -> str | None:
+def find_earlier_tap(tap: str, teacher: Shipped, hardened: Shipped, card: ModelCard, tile: np.ndarray) -> str | None:
     """A map of the tap's height and width that comes before it in both models, hardened ones first; or None.
 
     Args:
         tile: [H, W, C], to see the maps' sizes on.
     """
+    if isinstance(teacher, Engine) or isinstance(hardened, Engine):
+        return None
     there = {name for node in hardened.graph.node for name in node.output}
     order = [name for node in teacher.graph.node for name in node.output if name]
     before = [name for name in order[: order.index(tap)] if name in there][-LOOK_BACK:]
@@ -75,7 +85,7 @@ class Thief:
 
     def __init__(self, loot: Loot, source: Source, cache: TeacherCache, model_hash: str) -> None:
         self._loot, self._source, self._cache, self._model_hash = loot, source, cache, model_hash
-        self._hardened = bool(hardened_layers(loot.model))
+        self._hardened = bool(layers_of(loot.shipped))
 
     def material_for(self, recipe: Recipe, pieces: Pieces, tiles: Tiles) -> Material:
         """The recipe's material, from the cache where the answers are there.
@@ -112,8 +122,8 @@ class Thief:
     def _opener(self, edit: Edit | None, views: Views | None) -> SessionOpener:
         """Opens the file as it is shipped or edited, to be asked in one view or several."""
 
-        def open_session(taps: Sequence[str]) -> tuple[RestorationSession, tuple[int, ...]]:
-            model = edit(self._loot) if edit else self._loot.model
-            return RestorationSession(model, self._loot.card, taps=taps), views(self._loot) if views else (0,)
+        def open_session(taps: Sequence[str]) -> tuple[ImageSession, tuple[int, ...]]:
+            shipped = edit(self._loot) if edit else self._loot.shipped
+            return start(shipped, self._loot.card, taps=taps), views(self._loot) if views else (0,)
 
         return open_session

@@ -18,19 +18,19 @@ from kdguard.export.errors import UserError
 from kdguard.export.files import atomic_path, made_folder
 from kdguard.export.image_tensor import image_to_tensor, model_size, tensor_to_image
 from kdguard.export.tasks import Image
+from kdguard.runtime.image_session import ImageSession
 from kdguard.runtime.recipes.base import NothingToWorkWithError
 from kdguard.runtime.red_team.code_hash import hash_code
 from kdguard.runtime.red_team.stored_array import is_whole, seal, store_array
 from kdguard.runtime.red_team.tile import Tile
 from kdguard.runtime.red_team.views import turn, turn_back
-from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.terminal import progress_bar
 
 Maps = NDArray[np.float32]
 OUTPUT = ""
 """Stands for the output among tensor names; no tensor is called so."""
 
-SessionOpener = Callable[[Sequence[str]], tuple[RestorationSession, tuple[int, ...]]]
+SessionOpener = Callable[[Sequence[str]], tuple[ImageSession, tuple[int, ...]]]
 """From the tensors that are missing to a session that taps them, and the views whose answers are averaged."""
 
 
@@ -141,7 +141,7 @@ def _new_array(path: Path, shape: tuple[int, ...]) -> Maps:
 
 
 def _fill(
-    session: RestorationSession,
+    session: ImageSession,
     views: Sequence[int],
     tiles: Sequence[Tile],
     targets: Mapping[str, Path],
@@ -167,7 +167,7 @@ def _fill(
             seal(parts[name], targets[name])
 
 
-def _answer(session: RestorationSession, image: Image, views: Sequence[int]) -> dict[str, Maps]:
+def _answer(session: ImageSession, image: Image, views: Sequence[int]) -> dict[str, Maps]:
     """Output [H * scale, W * scale, C], averaged over the views, and each tap [F, h, w] of the first view."""
     outputs: list[Image] = []
     taps: list[Maps] = []
@@ -184,7 +184,7 @@ def _answer(session: RestorationSession, image: Image, views: Sequence[int]) -> 
     return answer
 
 
-def _cut(answer: dict[str, Maps], tile: Tile, session: RestorationSession) -> dict[str, Maps]:
+def _cut(answer: dict[str, Maps], tile: Tile, session: ImageSession) -> dict[str, Maps]:
     """The answer's part for one tile: output [C, H * scale, W * scale] and maps [F, H', W']."""
     card = session.card
     output = tile.cut(answer[OUTPUT], card.scale).transpose(2, 0, 1)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import helper
 
 from kdguard.export.errors import MissingDependencyError, UserError
@@ -19,10 +18,11 @@ from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.engines import ENGINES
-from kdguard.runtime.engines.build import build_engine, check_installed
+from kdguard.runtime.engines.build import build_engine, check_builder
 from kdguard.runtime.engines.manifest import check_engine, manifest_path, read_manifest
 from kdguard.runtime.engines.prepare import written_out
 from kdguard.runtime.engines.shapes import Size, SizeRange
+from kdguard.runtime.gpu import compute_capability
 from tests.conftest import make_conv_net, make_model
 from tests.graph_passes.test_write_out_functions import hardened
 from tests.large_model import write_large_teacher
@@ -186,8 +186,8 @@ def test_a_gpu_that_the_vendor_does_not_know(model_file: Path, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(compute_capability() is not None, reason="there is a GPU")
 def test_a_vendor_that_needs_a_gpu() -> None:
     here = dataclasses.replace(ENGINES["tensorrt"], package="onnx")
     with pytest.raises(MissingDependencyError, match="TensorRT builds on the GPU that the engine is for"):
-        check_installed(here)
+        check_builder(here)

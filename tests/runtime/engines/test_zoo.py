@@ -1,4 +1,4 @@
-"""Every published teacher (skipped where the zoo is absent), hardened by the defaults, becomes an engine of free sizes."""
+"""Every published teacher (skipped without the zoo), hardened by the defaults, becomes an engine of free sizes."""
 
 from __future__ import annotations
 

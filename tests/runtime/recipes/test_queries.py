@@ -229,4 +229,4 @@ def test_views_that_hurt_the_teacher_are_left_out(card: ModelCard) -> None:
     # As it is, and mirrored left to right: the ramp does not change.
     assert harmless_views(holding) == (0, 4)
     same = make_model([helper.make_node("Identity", ["image"], ["restored"])], {})
-    assert len(harmless_views(replace(holding, model=same))) == 8
+    assert len(harmless_views(replace(holding, shipped=same))) == 8

@@ -14,10 +14,13 @@ from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.harden import HardenOptions, harden
 from kdguard.runtime.recipes import RECIPES
+from kdguard.runtime.recipes.base import ENGINE_HIDES
 from kdguard.runtime.red_team import landmarks, teacher_cache
 from kdguard.runtime.red_team.attack import AttackOutcome, _load_images, attack
 from kdguard.runtime.red_team.options import AttackOptions, TrainingOptions
+from tests.runtime.engines.engine_files import onnxruntime_answers, write_engine
 
+__all__ = ["onnxruntime_answers"]
 FAST = TrainingOptions(steps=40, batch=4, patch=24, learning_rates=(5e-3,))
 
 
@@ -268,3 +271,17 @@ def test_settings_are_chosen_by_validation_and_only_seed_0_tries_them(run: Calla
         assert best.learning_rate >= 5e-3
     # Features that mislead are given no weight.
     assert {row.weight for row in board.rows if row.source == "hardened"} == {0.0}
+
+
+@pytest.mark.usefixtures("onnxruntime_answers")
+def test_who_has_an_engine_sees_outputs_only(
+    run: Callable[..., AttackOutcome], hardened_file: Path, card: ModelCard, tmp_path: Path
+) -> None:
+    engine = write_engine(load_onnx(hardened_file), card, tmp_path / "shipped.engine")
+    recipes = ("output-l1", "fitnets", "strip", "dihedral-average")
+    board = run(model=engine, recipes=recipes, seeds=1, tap=None).scoreboard
+    assert {row.recipe for row in board.rows} == {"output-l1", "dihedral-average"}
+    assert {entry.recipe: entry.reason for entry in board.not_run} == dict.fromkeys(("fitnets", "strip"), ENGINE_HIDES)
+    assert board.setting.hardened_layers == ["d"]
+    with pytest.raises(UserError, match=f"--tap d: {ENGINE_HIDES}"):
+        run(model=engine, recipes=recipes)
