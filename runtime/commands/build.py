@@ -42,6 +42,9 @@ def build(
             "and later by default, and TensorRT for the GPU that it runs on.",
         ),
     ] = None,
+    plugin: Annotated[
+        bool, typer.Option(help="TensorRT only, and never run yet: our kernel goes into the engine; needs nvcc.")
+    ] = False,
     json: options.Json = None,
 ) -> None:
     """Compile a hardened model to an engine, with a manifest that says what it is."""
@@ -66,6 +69,7 @@ def build(
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
         gpus=gpus,
+        plugin=plugin,
     )
     check_installed(kind)
     model = load_onnx(hardened)
@@ -84,7 +88,10 @@ def build(
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
         gpus=gpus,
+        plugin=plugin,
     )
+    if manifest.op == "plugin and function":
+        say("the plugin's kernel cannot work on all hardened layers; the others are left to the function", "yellow")
     say(
         f"{output}: {kind.title} {manifest.vendor_version}, fp32, images of {sizes.smallest} to "
         f"{sizes.largest}, built in {manifest.seconds:g} s for GPUs of compute capability "

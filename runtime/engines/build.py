@@ -20,10 +20,12 @@ from kdguard.export.onnx_files import sha256_of_model
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.engines import EngineKind
 from kdguard.runtime.engines.gpus import AMPERE, RTX_DEFAULT
-from kdguard.runtime.engines.manifest import EngineManifest, manifest_path
+from kdguard.runtime.engines.manifest import EngineManifest, Op, manifest_path
+from kdguard.runtime.engines.plugin_nodes import divide
 from kdguard.runtime.engines.prepare import written_out
 from kdguard.runtime.engines.shapes import SizeRange, profile
 from kdguard.runtime.engines.vendor import Answer, Request
+from kdguard.runtime.kernels.build import build_plugin_kernel, plugin_fingerprint
 
 LOG_LINES = 3
 ERROR_LINE = re.compile(r"^\[E\] (?:\S+: Error Code \d+: )?(.*)$", re.MULTILINE)
@@ -57,6 +59,7 @@ def check_options(
     version_compatible: bool = False,
     hardware_compatible: bool = False,
     gpus: Sequence[str] = (),
+    plugin: bool = False,
 ) -> None:
     """Refuse what this vendor's builder would ignore.
 
@@ -68,6 +71,7 @@ def check_options(
     else:
         refused = {
             "--timing-cache": (timing_cache is not None, "times nothing when it builds, so there is nothing to keep"),
+            "--plugin": (plugin, "has no means to take a kernel into an engine; leave the option out"),
             "--version-compatible": (version_compatible, "builds no engines for other versions; build one for each"),
             "--hardware-compatible": (hardware_compatible, "does so by itself; --gpu builds for older or fewer GPUs"),
         }
@@ -88,6 +92,7 @@ def build_engine(
     version_compatible: bool = False,
     hardware_compatible: bool = False,
     gpus: Sequence[str] = (),
+    plugin: bool = False,
 ) -> EngineManifest:
     """Compile a model; engine and manifest are written whole or not at all.
 
@@ -98,10 +103,11 @@ def build_engine(
         version_compatible: the engine also loads into newer versions of the vendor's library.
         hardware_compatible: it also runs on other GPUs from Ampere on.
         gpus: compute capabilities to build for, of those that TensorRT-RTX knows.
+        plugin: a kernel of ours finds the singular vectors of the layers that it can work on.
 
     Raises:
         UserError: the vendor's parser or builder refuses the model, or an option makes no sense.
-        MissingDependencyError: its package is not installed, or there is no GPU where it needs one.
+        MissingDependencyError: its package is not installed, or there is no GPU or no nvcc where it needs one.
     """
     check_options(
         kind,
@@ -109,10 +115,13 @@ def build_engine(
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
         gpus=gpus,
+        plugin=plugin,
     )
     check_installed(kind)
     identity = sha256_of_model(hardened)
-    ready = written_out(model)
+    ready, op = written_out(model), "function" if hardened_layers(model) else "none"
+    if plugin:
+        ready, op = _with_plugin(ready)
     shapes = profile(ready, card, sizes)
     # The engine takes its place first: an old manifest refuses a new engine, which is the safe way to be interrupted.
     with (
@@ -133,6 +142,7 @@ def build_engine(
             version_compatible=version_compatible,
             hardware_compatible=hardware_compatible,
             gpus=list(gpus),
+            plugin=build_plugin_kernel(Path(folder) / "plugin.ptx") if plugin else None,
         )
         answer = _asked(request, kind, Path(folder))
         manifest = EngineManifest(
@@ -145,7 +155,8 @@ def build_engine(
             hardened=hardened.name,
             hardened_sha256=identity,
             precision="fp32",
-            op="function, written out in standard operators" if hardened_layers(model) else "none",
+            op=op,
+            plugin=plugin_fingerprint() if plugin else None,
             version_compatible=version_compatible,
             inputs=answer.inputs,
             outputs=answer.outputs,
@@ -154,6 +165,13 @@ def build_engine(
         )
         unfinished_manifest.write_text(to_json(manifest.model_dump()), encoding="utf-8")
     return manifest
+
+
+def _with_plugin(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Op]:
+    division = divide(model)
+    if not division.plugin:
+        raise UserError("--plugin: its kernel can work on no hardened layer of this model; leave the option out")
+    return division.model, "plugin and function" if division.function else "plugin"
 
 
 def _built_for(kind: EngineKind, answer: Answer, hardware_compatible: bool, gpus: Sequence[str]) -> list[str]:

@@ -18,6 +18,8 @@ from kdguard.export.files import sha256_of_file
 from kdguard.runtime.engines import ENGINES
 from kdguard.runtime.engines.gpus import in_words, runs_on
 
+Op = Literal["none", "function", "plugin", "plugin and function"]
+
 
 class EngineTensor(BaseModel):
     """An input or output of the network as the vendor's parser sees it; -1 is a free side."""
@@ -40,7 +42,10 @@ class EngineManifest(BaseModel):
     hardened: str = Field(description="file name of the model")
     hardened_sha256: str
     precision: str
-    op: str = Field(description="what runs the op in it: the function, written out in standard operators, or none")
+    op: Op = Field(
+        description="what finds singular vectors in it: the function, written out in standard operators, or a kernel"
+    )
+    plugin: str | None = Field(None, description="hash of the sources of that kernel")
     version_compatible: bool = Field(False, description="newer versions of the vendor's library load it too")
     inputs: list[EngineTensor]
     outputs: list[EngineTensor]

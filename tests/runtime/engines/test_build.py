@@ -156,3 +156,8 @@ def test_a_vendor_that_needs_a_gpu() -> None:
     here = dataclasses.replace(ENGINES["tensorrt"], package="onnx")
     with pytest.raises(MissingDependencyError, match="TensorRT builds on the GPU that the engine is for"):
         check_installed(here)
+
+
+def test_an_engine_of_this_vendor_takes_no_kernel(model_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^--plugin: TensorRT-RTX has no means to take a kernel into an engine"):
+        build_engine(model_file, onnx.load(model_file), CARD, tmp_path / "e", RTX, SIZES, plugin=True)
