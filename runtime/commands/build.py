@@ -52,9 +52,10 @@ def build(
     from kdguard.export.onnx_files import load_onnx, model_files
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.runtime.engines import ENGINES
-    from kdguard.runtime.engines.build import build_engine, check_installed, check_options
+    from kdguard.runtime.engines.build import build_engine, check_installed
     from kdguard.runtime.engines.gpus import in_words, parse_gpus
     from kdguard.runtime.engines.manifest import manifest_path
+    from kdguard.runtime.engines.options import BuildOptions
     from kdguard.runtime.engines.shapes import default_range, parse_range
     from kdguard.runtime.open_model import resolve_card
     from kdguard.runtime.terminal import say
@@ -62,34 +63,15 @@ def build(
     kind = ENGINES[engine.value]
     check_outputs([output, json, timing_cache], model_files(hardened))
     check_outputs([manifest_path(output)], [output, json, timing_cache])
-    gpus = parse_gpus(gpu or ())
-    check_options(
-        kind,
-        timing_cache=timing_cache,
-        version_compatible=version_compatible,
-        hardware_compatible=hardware_compatible,
-        gpus=gpus,
-        plugin=plugin,
-    )
+    asked = BuildOptions(timing_cache, version_compatible, hardware_compatible, parse_gpus(gpu or ()), plugin)
+    asked.check(kind)
     check_installed(kind)
     model = load_onnx(hardened)
     card = resolve_card(model, task, str(hardened))
     if not hardened_layers(model):
         say(f"{hardened} holds no kdguard nodes: nothing is hardened in this engine", "yellow")
     sizes = parse_range(shapes, card) if shapes else default_range(card)
-    manifest = build_engine(
-        hardened,
-        model,
-        card,
-        output,
-        kind,
-        sizes,
-        timing_cache=timing_cache,
-        version_compatible=version_compatible,
-        hardware_compatible=hardware_compatible,
-        gpus=gpus,
-        plugin=plugin,
-    )
+    manifest = build_engine(hardened, model, card, output, kind, sizes, asked)
     if manifest.op == "plugin and function":
         say("the plugin's kernel cannot work on all hardened layers; the others are left to the function", "yellow")
     say(

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +20,7 @@ from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.engines import EngineKind
 from kdguard.runtime.engines.gpus import AMPERE, RTX_DEFAULT
 from kdguard.runtime.engines.manifest import EngineManifest, Op, manifest_path
+from kdguard.runtime.engines.options import BuildOptions
 from kdguard.runtime.engines.plugin_nodes import divide
 from kdguard.runtime.engines.prepare import written_out
 from kdguard.runtime.engines.shapes import SizeRange, profile
@@ -52,34 +52,6 @@ def check_installed(kind: EngineKind) -> None:
             )
 
 
-def check_options(
-    kind: EngineKind,
-    *,
-    timing_cache: Path | None = None,
-    version_compatible: bool = False,
-    hardware_compatible: bool = False,
-    gpus: Sequence[str] = (),
-    plugin: bool = False,
-) -> None:
-    """Refuse what this vendor's builder would ignore.
-
-    Raises:
-        UserError: says why it makes no sense.
-    """
-    if kind.needs_gpu:
-        refused = {"--gpu": (bool(gpus), "builds for the GPU that it runs on; --hardware-compatible is for others")}
-    else:
-        refused = {
-            "--timing-cache": (timing_cache is not None, "times nothing when it builds, so there is nothing to keep"),
-            "--plugin": (plugin, "has no means to take a kernel into an engine; leave the option out"),
-            "--version-compatible": (version_compatible, "builds no engines for other versions; build one for each"),
-            "--hardware-compatible": (hardware_compatible, "does so by itself; --gpu builds for older or fewer GPUs"),
-        }
-    for option, (given, why) in refused.items():
-        if given:
-            raise UserError(f"{option}: {kind.title} {why}")
-
-
 def build_engine(
     hardened: Path,
     model: onnx.ModelProto,
@@ -87,40 +59,24 @@ def build_engine(
     engine: Path,
     kind: EngineKind,
     sizes: SizeRange,
-    *,
-    timing_cache: Path | None = None,
-    version_compatible: bool = False,
-    hardware_compatible: bool = False,
-    gpus: Sequence[str] = (),
-    plugin: bool = False,
+    options: BuildOptions = BuildOptions(),
 ) -> EngineManifest:
     """Compile a model; engine and manifest are written whole or not at all.
 
     Args:
         hardened: the file, for its name and hash.
         model: what is in it.
-        timing_cache: read where it is there, and written.
-        version_compatible: the engine also loads into newer versions of the vendor's library.
-        hardware_compatible: it also runs on other GPUs from Ampere on.
-        gpus: compute capabilities to build for, of those that TensorRT-RTX knows.
-        plugin: a kernel of ours finds the singular vectors of the layers that it can work on.
+        options: of those that make sense for this vendor.
 
     Raises:
         UserError: the vendor's parser or builder refuses the model, or an option makes no sense.
         MissingDependencyError: its package is not installed, or there is no GPU or no nvcc where it needs one.
     """
-    check_options(
-        kind,
-        timing_cache=timing_cache,
-        version_compatible=version_compatible,
-        hardware_compatible=hardware_compatible,
-        gpus=gpus,
-        plugin=plugin,
-    )
+    options.check(kind)
     check_installed(kind)
     identity = sha256_of_model(hardened)
     ready, op = written_out(model), "function" if hardened_layers(model) else "none"
-    if plugin:
+    if options.plugin:
         ready, op = _with_plugin(ready)
     shapes = profile(ready, card, sizes)
     # The engine takes its place first: an old manifest refuses a new engine, which is the safe way to be interrupted.
@@ -128,7 +84,7 @@ def build_engine(
         tempfile.TemporaryDirectory() as folder,
         atomic_path(manifest_path(engine)) as unfinished_manifest,
         atomic_path(engine) as unfinished,
-        atomic_path(timing_cache) if timing_cache else nullcontext() as unfinished_cache,
+        atomic_path(options.timing_cache) if options.timing_cache else nullcontext() as new_cache,
     ):
         source = Path(folder) / "model.onnx"
         onnx.save(ready, source)
@@ -137,12 +93,12 @@ def build_engine(
             model=source,
             engine=unfinished,
             shapes=shapes,
-            timing_cache=timing_cache if timing_cache and timing_cache.is_file() else None,
-            new_timing_cache=unfinished_cache,
-            version_compatible=version_compatible,
-            hardware_compatible=hardware_compatible,
-            gpus=list(gpus),
-            plugin=build_plugin_kernel(Path(folder) / "plugin.ptx") if plugin else None,
+            timing_cache=options.timing_cache if options.timing_cache and options.timing_cache.is_file() else None,
+            new_timing_cache=new_cache,
+            version_compatible=options.version_compatible,
+            hardware_compatible=options.hardware_compatible,
+            gpus=list(options.gpus),
+            plugin=build_plugin_kernel(Path(folder) / "plugin.ptx") if options.plugin else None,
         )
         answer = _asked(request, kind, Path(folder))
         manifest = EngineManifest(
@@ -150,14 +106,14 @@ def build_engine(
             engine_sha256=sha256_of_file(unfinished),
             kind=kind.name,
             vendor_version=answer.vendor_version,
-            gpus=_built_for(kind, answer, hardware_compatible, gpus),
-            later_gpus=hardware_compatible or not (kind.needs_gpu or gpus),
+            gpus=_built_for(kind, answer, options),
+            later_gpus=options.hardware_compatible or not (kind.needs_gpu or options.gpus),
             hardened=hardened.name,
             hardened_sha256=identity,
             precision="fp32",
             op=op,
-            plugin=plugin_fingerprint() if plugin else None,
-            version_compatible=version_compatible,
+            plugin=plugin_fingerprint() if options.plugin else None,
+            version_compatible=options.version_compatible,
             inputs=answer.inputs,
             outputs=answer.outputs,
             shapes=shapes,
@@ -174,10 +130,10 @@ def _with_plugin(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Op]:
     return division.model, "plugin and function" if division.function else "plugin"
 
 
-def _built_for(kind: EngineKind, answer: Answer, hardware_compatible: bool, gpus: Sequence[str]) -> list[str]:
-    if hardware_compatible:
+def _built_for(kind: EngineKind, answer: Answer, options: BuildOptions) -> list[str]:
+    if options.hardware_compatible:
         return [AMPERE]
-    return [answer.compute_capability] if kind.needs_gpu else list(gpus or RTX_DEFAULT)
+    return [answer.compute_capability] if kind.needs_gpu else list(options.gpus or RTX_DEFAULT)
 
 
 def _asked(request: Request, kind: EngineKind, folder: Path) -> Answer:
