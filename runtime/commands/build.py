@@ -52,6 +52,9 @@ def build(
             "and later by default, and TensorRT for the GPU that it runs on.",
         ),
     ] = None,
+    plugin: Annotated[
+        bool, typer.Option(help="TensorRT only, and never run yet: our kernel goes into the engine; needs nvcc.")
+    ] = False,
     json: options.Json = None,
 ) -> None:
     """Compile a hardened model to an engine, with a manifest that says what it is."""
@@ -59,9 +62,10 @@ def build(
     from kdguard.export.onnx_files import load_onnx, model_files
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.runtime.engines import ENGINES
-    from kdguard.runtime.engines.build import build_engine, check_builder, check_options
+    from kdguard.runtime.engines.build import build_engine, check_builder
     from kdguard.runtime.engines.gpus import in_words, parse_gpus
     from kdguard.runtime.engines.manifest import manifest_path
+    from kdguard.runtime.engines.options import BuildOptions
     from kdguard.runtime.engines.shapes import default_range, parse_range
     from kdguard.runtime.open_model import resolve_card
     from kdguard.runtime.terminal import say
@@ -69,33 +73,19 @@ def build(
     kind = ENGINES[engine.value]
     check_outputs([output, json, timing_cache], model_files(hardened))
     check_outputs([manifest_path(output)], [output, json, timing_cache])
-    gpus = parse_gpus(gpu or ())
-    check_options(
-        kind,
-        timing_cache=timing_cache,
-        version_compatible=version_compatible,
-        hardware_compatible=hardware_compatible,
-        gpus=gpus,
+    asked = BuildOptions(
+        precision.value, timing_cache, version_compatible, hardware_compatible, parse_gpus(gpu or ()), plugin
     )
+    asked.check(kind)
     check_builder(kind)
     model = load_onnx(hardened)
     card = resolve_card(model, task, str(hardened))
     if not hardened_layers(model):
         say(f"{hardened} holds no kdguard nodes: nothing is hardened in this engine", "yellow")
     sizes = parse_range(shapes, card) if shapes else default_range(card)
-    manifest = build_engine(
-        hardened,
-        model,
-        card,
-        output,
-        kind,
-        sizes,
-        precision=precision.value,
-        timing_cache=timing_cache,
-        version_compatible=version_compatible,
-        hardware_compatible=hardware_compatible,
-        gpus=gpus,
-    )
+    manifest = build_engine(hardened, model, card, output, kind, sizes, asked)
+    if manifest.op == "plugin and function":
+        say("the plugin's kernel cannot work on all hardened layers; the others are left to the function", "yellow")
     say(
         f"{output}: {kind.title} {manifest.vendor_version}, {manifest.precision}, images of {sizes.smallest} to "
         f"{sizes.largest}, built in {manifest.seconds:g} s for GPUs of compute capability "

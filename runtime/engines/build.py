@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,13 +17,17 @@ from kdguard.export.files import atomic_path, sha256_of_file, to_json
 from kdguard.export.model_card import ModelCard
 from kdguard.export.onnx_files import save_onnx, sha256_of_model
 from kdguard.graph_passes.inventory import hardened_layers
+from kdguard.graph_passes.op.attributes import PROJECTOR
 from kdguard.runtime.engines import EngineKind
 from kdguard.runtime.engines.gpus import AMPERE, RTX_DEFAULT
-from kdguard.runtime.engines.manifest import EngineManifest, manifest_path
-from kdguard.runtime.engines.prepare import Precision, precision_of, written_out
+from kdguard.runtime.engines.manifest import EngineManifest, Op, manifest_path
+from kdguard.runtime.engines.options import DEFAULTS, BuildOptions
+from kdguard.runtime.engines.plugin_nodes import divide
+from kdguard.runtime.engines.prepare import precision_of, written_out
 from kdguard.runtime.engines.shapes import SizeRange, profile
 from kdguard.runtime.engines.vendor import Answer, Request
 from kdguard.runtime.gpu import compute_capability
+from kdguard.runtime.kernels.build import build_plugin_kernel, plugin_fingerprint
 
 LOG_LINES = 3
 ERROR_LINE = re.compile(r"^\[E\] (?:\S+: Error Code \d+: )?(.*)$", re.MULTILINE)
@@ -57,32 +60,6 @@ def check_builder(kind: EngineKind) -> None:
         )
 
 
-def check_options(
-    kind: EngineKind,
-    *,
-    timing_cache: Path | None = None,
-    version_compatible: bool = False,
-    hardware_compatible: bool = False,
-    gpus: Sequence[str] = (),
-) -> None:
-    """Refuse what this vendor's builder would ignore.
-
-    Raises:
-        UserError: says why it makes no sense.
-    """
-    if kind.needs_gpu:
-        refused = {"--gpu": (bool(gpus), "builds for the GPU that it runs on; --hardware-compatible is for others")}
-    else:
-        refused = {
-            "--timing-cache": (timing_cache is not None, "times nothing when it builds, so there is nothing to keep"),
-            "--version-compatible": (version_compatible, "builds no engines for other versions; build one for each"),
-            "--hardware-compatible": (hardware_compatible, "does so by itself; --gpu builds for older or fewer GPUs"),
-        }
-    for option, (given, why) in refused.items():
-        if given:
-            raise UserError(f"{option}: {kind.title} {why}")
-
-
 def build_engine(
     hardened: Path,
     model: onnx.ModelProto,
@@ -90,45 +67,33 @@ def build_engine(
     engine: Path,
     kind: EngineKind,
     sizes: SizeRange,
-    *,
-    precision: Precision = "as-is",
-    timing_cache: Path | None = None,
-    version_compatible: bool = False,
-    hardware_compatible: bool = False,
-    gpus: Sequence[str] = (),
+    options: BuildOptions = DEFAULTS,
 ) -> EngineManifest:
     """Compile a model; engine and manifest are written whole or not at all.
 
     Args:
         hardened: the file, for its name and hash.
         model: what is in it.
-        precision: fp16 makes a float model so; inputs and outputs stay what they are.
-        timing_cache: read where it is there, and written.
-        version_compatible: the engine also loads into newer versions of the vendor's library.
-        hardware_compatible: it also runs on other GPUs from Ampere on.
-        gpus: compute capabilities to build for, of those that TensorRT-RTX knows.
+        options: of those that make sense for this vendor.
 
     Raises:
         UserError: the vendor's parser or builder refuses the model, or an option makes no sense.
-        MissingDependencyError: its package is not installed, or there is no GPU where it needs one.
+        MissingDependencyError: its package is not installed, or there is no GPU or no nvcc where it needs one.
     """
-    check_options(
-        kind,
-        timing_cache=timing_cache,
-        version_compatible=version_compatible,
-        hardware_compatible=hardware_compatible,
-        gpus=gpus,
-    )
+    options.check(kind)
     check_builder(kind)
     identity = sha256_of_model(hardened)
-    ready = written_out(model, precision)
+    ready = written_out(model, options.precision, keep=[PROJECTOR] if options.plugin else ())
+    op: Op = "function" if hardened_layers(model) else "none"
+    if options.plugin:
+        ready, op = _with_plugin(ready)
     shapes = profile(ready, card, sizes)
     # The engine takes its place first: an old manifest refuses a new engine, which is the safe way to be interrupted.
     with (
         tempfile.TemporaryDirectory() as folder,
         atomic_path(manifest_path(engine)) as unfinished_manifest,
         atomic_path(engine) as unfinished,
-        atomic_path(timing_cache) if timing_cache else nullcontext() as unfinished_cache,
+        atomic_path(options.timing_cache) if options.timing_cache else nullcontext() as new_cache,
     ):
         source = Path(folder) / "model.onnx"
         save_onnx(ready, source)
@@ -137,11 +102,12 @@ def build_engine(
             model=source,
             engine=unfinished,
             shapes=shapes,
-            timing_cache=timing_cache if timing_cache and timing_cache.is_file() else None,
-            new_timing_cache=unfinished_cache,
-            version_compatible=version_compatible,
-            hardware_compatible=hardware_compatible,
-            gpus=list(gpus),
+            timing_cache=options.timing_cache if options.timing_cache and options.timing_cache.is_file() else None,
+            new_timing_cache=new_cache,
+            version_compatible=options.version_compatible,
+            hardware_compatible=options.hardware_compatible,
+            gpus=list(options.gpus),
+            plugin=build_plugin_kernel(Path(folder) / "plugin.ptx") if options.plugin else None,
         )
         answer = _asked(request, kind, Path(folder))
         manifest = EngineManifest(
@@ -149,15 +115,16 @@ def build_engine(
             engine_sha256=sha256_of_file(unfinished),
             kind=kind.name,
             vendor_version=answer.vendor_version,
-            gpus=_built_for(kind, answer, hardware_compatible, gpus),
-            later_gpus=hardware_compatible or not (kind.needs_gpu or gpus),
+            gpus=_built_for(kind, answer, options),
+            later_gpus=options.hardware_compatible or not (kind.needs_gpu or options.gpus),
             hardened=hardened.name,
             hardened_sha256=identity,
             layers=[layer.layer for layer in hardened_layers(model)],
             card=card,
             precision=precision_of(ready),
-            op="function, written out in standard operators" if hardened_layers(model) else "none",
-            version_compatible=version_compatible,
+            op=op,
+            plugin=plugin_fingerprint() if options.plugin else None,
+            version_compatible=options.version_compatible,
             inputs=answer.inputs,
             outputs=answer.outputs,
             shapes=shapes,
@@ -167,10 +134,17 @@ def build_engine(
     return manifest
 
 
-def _built_for(kind: EngineKind, answer: Answer, hardware_compatible: bool, gpus: Sequence[str]) -> list[str]:
-    if hardware_compatible:
+def _with_plugin(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Op]:
+    division = divide(model)
+    if not division.plugin:
+        raise UserError("--plugin: its kernel can work on no hardened layer of this model; leave the option out")
+    return division.model, "plugin and function" if division.function else "plugin"
+
+
+def _built_for(kind: EngineKind, answer: Answer, options: BuildOptions) -> list[str]:
+    if options.hardware_compatible:
         return [AMPERE]
-    return [answer.compute_capability] if kind.needs_gpu else list(gpus or RTX_DEFAULT)
+    return [answer.compute_capability] if kind.needs_gpu else list(options.gpus or RTX_DEFAULT)
 
 
 def _asked(request: Request, kind: EngineKind, folder: Path) -> Answer:

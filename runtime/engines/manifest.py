@@ -19,6 +19,8 @@ from kdguard.export.model_card import ModelCard
 from kdguard.runtime.engines import ENGINES
 from kdguard.runtime.engines.gpus import in_words, runs_on
 
+Op = Literal["none", "function", "plugin", "plugin and function"]
+
 
 class EngineTensor(BaseModel):
     """An input or output of the network as the vendor's parser sees it; -1 is a free side."""
@@ -43,7 +45,10 @@ class EngineManifest(BaseModel):
     layers: list[str] = Field(description="that are hardened in it")
     card: ModelCard = Field(description="how it wants its images")
     precision: str
-    op: str = Field(description="what runs the op in it: the function, written out in standard operators, or none")
+    op: Op = Field(
+        description="what finds singular vectors in it: the function, written out in standard operators, or a kernel"
+    )
+    plugin: str | None = Field(None, description="hash of the sources of that kernel")
     version_compatible: bool = Field(False, description="newer versions of the vendor's library load it too")
     inputs: list[EngineTensor]
     outputs: list[EngineTensor]

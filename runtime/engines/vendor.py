@@ -32,6 +32,7 @@ class Request(BaseModel):
     version_compatible: bool = False
     hardware_compatible: bool = False
     gpus: list[str] = []
+    plugin: Path | None = None
 
 
 class RefusedError(Exception):
@@ -61,6 +62,8 @@ def compile_network(request: Request) -> Answer:
     answer = Answer(vendor_version=vendor.__version__)
     if request.package == "tensorrt":
         answer.compute_capability = compute_capability() or ""
+    if request.plugin:
+        _register_plugin(request.plugin)
     started = time.monotonic()
     builder, network = create_network(strongly_typed=True)
     parser = vendor.OnnxParser(network, vendor.Logger(vendor.Logger.INTERNAL_ERROR))
@@ -91,6 +94,14 @@ def _options(vendor: Any, request: Request) -> dict[str, Any]:
     if request.hardware_compatible:
         options["hardware_compatibility_level"] = vendor.HardwareCompatibilityLevel.AMPERE_PLUS
     return options
+
+
+def _register_plugin(kernel: Path) -> None:
+    from kdguard.runtime.engines import plugin
+
+    if not plugin.available():
+        raise RefusedError("this version takes no plugins that are compiled ahead of time; 10.9 and later should")
+    plugin.register(kernel.read_text())
 
 
 def _read_timing_cache(config: Any, path: Path) -> None:

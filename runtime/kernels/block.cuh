@@ -19,6 +19,12 @@
 #define KDGUARD_MEMBER inline __attribute__((always_inline))
 #endif
 
+#if defined(__CUDACC__)
+#define KDGUARD_DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]
+#elif defined(KDGUARD_CUDA_ON_CPU)
+#define KDGUARD_DYNAMIC_SHARED(name) float* name = reinterpret_cast<float*>(kdguard_fibers::dynamic_shared)
+#endif
+
 #if !defined(__CUDACC__)
 struct alignas(16) float4 {
     float x, y, z, w;

@@ -26,6 +26,9 @@ INSTRUCTION_SETS = {"x86_64": {name: f"-march=x86-64-{name}" for name in ("v2", 
 """Builds of the CPU code by machine; one without such a list gets one build, `generic`."""
 FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fopenmp-simd", "-fno-math-errno", "-Wall", "-Wextra")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g")
+PLUGIN_SOURCE = SOURCES / "plugin.cu"
+PLUGIN_ARCHITECTURE = "compute_75"
+"""The oldest that TensorRT 11 and CUDA 13 know; newer GPUs take it too."""
 FOLDER_VARIABLE = "KDGUARD_NATIVE"
 
 
@@ -96,6 +99,32 @@ def build_kernels_on_cpu(target: Path, *, sanitize: bool = False) -> Path:
         made = Path(folder) / "on_cpu.o"
         _compile(SOURCES / "on_cpu.cpp", made, ["-O1" if sanitize else "-O2", *flags])
         return _link([made], target, flags)
+
+
+def build_plugin_kernel(target: Path) -> Path:
+    """Compile the projector for TensorRT's plugin to PTX, which drivers finish for the GPU they find.
+
+    Raises:
+        MissingDependencyError: there is no nvcc.
+        UserError: it refuses the sources.
+    """
+    name = os.environ.get("NVCC", "nvcc")
+    if shutil.which(name) is None:
+        raise MissingDependencyError(
+            f"the plugin needs the CUDA compiler {name!r}, which is not there; install the CUDA toolkit or name one in "
+            "NVCC, or leave --plugin out, and the op's function runs"
+        )
+    _run([name, "-std=c++17", "-ptx", f"-arch={PLUGIN_ARCHITECTURE}", str(PLUGIN_SOURCE), "-o", str(target)])
+    return target
+
+
+def plugin_fingerprint() -> str:
+    """A hash of what the plugin is compiled from."""
+    digest = hashlib.sha256()
+    for name in (PLUGIN_SOURCE.name, "top_k_projector.cuh", "block.cuh"):
+        digest.update(name.encode())
+        digest.update((SOURCES / name).read_bytes())
+    return digest.hexdigest()
 
 
 def compiler() -> str:

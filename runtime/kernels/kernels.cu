@@ -7,10 +7,8 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 using Half = __half;
-#define KDGUARD_DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]
 #else
 using Half = _Float16;
-#define KDGUARD_DYNAMIC_SHARED(name) float* name = reinterpret_cast<float*>(kdguard_fibers::dynamic_shared)
 #endif
 
 using namespace kdguard;

@@ -3,6 +3,7 @@
 #include "cuda_on_cpu.h"
 
 #include "kernels.cu"
+#include "plugin.cu"
 
 #include <vector>
 
@@ -45,6 +46,17 @@ KDGUARD_EXPORT void project_by_blocks(const float* gram, float* vectors, int ima
     kdguard_fibers::launch(dim3(images), dim3(threads), shared, [&] {
         kdguard_top_k_projector(gram, vectors, in_shared_memory ? nullptr : scratch.data(), channels, rank);
     });
+}
+
+// The same as TensorRT launches it, with the bytes of shared memory that it is told.
+KDGUARD_EXPORT void project_as_plugin(const float* gram, float* vectors, int images, int channels, int rank,
+                                      int threads, int shared_bytes) {
+    kdguard_fibers::launch(dim3(images), dim3(threads), shared_bytes,
+                           [&] { kdguard_plugin_top_k_projector(gram, channels, rank, vectors); });
+}
+
+KDGUARD_EXPORT int plugin_shared_bytes(int channels, int rank) {
+    return static_cast<int>((WARP + projector_workspace(channels, rank)) * sizeof(float));
 }
 
 KDGUARD_EXPORT void project_by_one_thread(const float* gram, float* vectors, int images, int channels, int rank) {

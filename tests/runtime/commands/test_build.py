@@ -54,7 +54,9 @@ def test_refuses(kdguard: CommandLine, model_file: Path, tmp_path: Path) -> None
         "build", model_file, "-o", out, "--shapes", "32", "64x64", "96x96"
     )
     assert "is a folder" in kdguard.refuses("build", model_file, "-o", ".")
-    assert "TensorRT-RTX builds no engines" in kdguard.refuses("build", model_file, "-o", out, "--version-compatible")
+    assert "TensorRT-RTX builds for its own version" in kdguard.refuses(
+        "build", model_file, "-o", out, "--version-compatible"
+    )
     assert "TensorRT-RTX does so by itself" in kdguard.refuses("build", model_file, "-o", out, "--hardware-compatible")
     cache = ("--timing-cache", tmp_path / "timing.cache")
     assert "TensorRT-RTX times nothing" in kdguard.refuses("build", model_file, "-o", out, *cache)

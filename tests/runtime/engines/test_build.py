@@ -20,6 +20,7 @@ from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.engines import ENGINES
 from kdguard.runtime.engines.build import build_engine, check_builder
 from kdguard.runtime.engines.manifest import check_engine, manifest_path, read_manifest
+from kdguard.runtime.engines.options import BuildOptions
 from kdguard.runtime.engines.prepare import written_out
 from kdguard.runtime.engines.shapes import Size, SizeRange
 from kdguard.runtime.gpu import compute_capability
@@ -66,7 +67,7 @@ def test_engine_and_manifest(engine: Path, model_file: Path) -> None:
 
 def test_half_precision(model_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "half.engine"
-    found = build_engine(model_file, onnx.load(model_file), CARD, path, RTX, SIZES, precision="fp16")
+    found = build_engine(model_file, onnx.load(model_file), CARD, path, RTX, SIZES, BuildOptions("fp16"))
     assert (found.precision, found.inputs[0].dtype, found.outputs[0].dtype) == ("fp16", "float", "float")
 
 
@@ -164,7 +165,7 @@ def test_an_engine_that_asks_for_no_gpu_is_not_for_the_oldest(engine: Path) -> N
 
 def test_an_engine_for_one_gpu_is_another_engine(engine: Path, model_file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.engine"
-    found = build_engine(model_file, onnx.load(model_file), CARD, other, RTX, SIZES, gpus=["12.1"])
+    found = build_engine(model_file, onnx.load(model_file), CARD, other, RTX, SIZES, BuildOptions(gpus=["12.1"]))
     assert (found.gpus, found.later_gpus) == (["12.1"], False)
     assert check_engine(other, found.vendor_version, "12.1") == found
     with pytest.raises(MissingDependencyError, match=r"capability 12\.1 and this one has 8\.9; .* --gpu 8\.9$"):
@@ -176,13 +177,15 @@ def test_an_engine_for_one_gpu_is_another_engine(engine: Path, model_file: Path,
 def test_the_builder_says_why_it_cannot(model_file: Path, tmp_path: Path) -> None:
     """TensorRT-RTX has no product of float matrices on Turing, and the op needs one."""
     with pytest.raises(UserError, match=r"^TensorRT-RTX cannot build this model: .*FP32 GEMM is not supported"):
-        build_engine(model_file, onnx.load(model_file), CARD, tmp_path / "e", RTX, SIZES, gpus=["7.5"])
+        build_engine(model_file, onnx.load(model_file), CARD, tmp_path / "e", RTX, SIZES, BuildOptions(gpus=["7.5"]))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_gpu_that_the_vendor_does_not_know(model_file: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"it knows no GPUs of compute capability 9\.0, only of 7\.5, .*12\.0"):
-        build_engine(model_file, onnx.load(model_file), CARD, tmp_path / "e", RTX, SIZES, gpus=["8.9", "9.0"])
+        build_engine(
+            model_file, onnx.load(model_file), CARD, tmp_path / "e", RTX, SIZES, BuildOptions(gpus=["8.9", "9.0"])
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -191,3 +194,8 @@ def test_a_vendor_that_needs_a_gpu() -> None:
     here = dataclasses.replace(ENGINES["tensorrt"], package="onnx")
     with pytest.raises(MissingDependencyError, match="TensorRT builds on the GPU that the engine is for"):
         check_builder(here)
+
+
+def test_an_engine_of_this_vendor_takes_no_kernel(model_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^--plugin: TensorRT-RTX has no means to take a kernel into an engine"):
+        build_engine(model_file, onnx.load(model_file), CARD, tmp_path / "e", RTX, SIZES, BuildOptions(plugin=True))

@@ -12,6 +12,7 @@ from kdguard.export.tasks import TASKS
 from kdguard.runtime.engines import ENGINES
 from kdguard.runtime.engines.build import build_engine
 from kdguard.runtime.engines.manifest import read_manifest
+from kdguard.runtime.engines.options import BuildOptions
 from kdguard.runtime.engines.shapes import Size, SizeRange
 from kdguard.runtime.harden import HardenOptions, harden
 from kdguard.runtime.open_model import resolve_card
@@ -35,7 +36,7 @@ def test_a_published_teacher_becomes_an_engine(zoo: Path, tmp_path: Path, task: 
     sizes = SizeRange(Size(64, 64), Size(256, 256), Size(720, 1280))
     for precision, kind in (("as-is", "fp32"), ("fp16", "fp16")):
         engine = tmp_path / f"{kind}.engine"
-        build_engine(hardened, model, card, engine, ENGINES["tensorrt-rtx"], sizes, precision=precision)  # type: ignore[arg-type]
+        build_engine(hardened, model, card, engine, ENGINES["tensorrt-rtx"], sizes, BuildOptions(precision))  # type: ignore[arg-type]
         found = read_manifest(engine)
         assert found.precision == kind
         (image,) = [tensor for tensor in found.inputs if tensor.name == card.input_name]

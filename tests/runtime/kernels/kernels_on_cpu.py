@@ -46,6 +46,16 @@ class KernelsOnCpu:
         self._library.project_by_blocks(_at(gram), _at(vectors), *sizes, threads, int(in_shared_memory))
         return vectors
 
+    def project_as_plugin(self, gram: Array, rank: int, shared_bytes: int, *, threads: int = 64) -> Array:
+        """The same through the entry point that TensorRT launches."""
+        vectors = np.full((*gram.shape[:2], rank), np.nan, np.float32)
+        sizes = (len(gram), gram.shape[1], rank)
+        self._library.project_as_plugin(_at(gram), _at(vectors), *sizes, threads, shared_bytes)
+        return vectors
+
+    def plugin_shared_bytes(self, channels: int, rank: int) -> int:
+        return self._library.plugin_shared_bytes(channels, rank)
+
     def project_by_one_thread(self, gram: Array, rank: int) -> Array:
         vectors = np.full((*gram.shape[:2], rank), np.nan, np.float32)
         self._library.project_by_one_thread(_at(gram), _at(vectors), len(gram), gram.shape[1], rank)

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from kdguard.graph_passes.op import SvdPerturbAttributes
+from kdguard.runtime.engines.plugin import shared_bytes
 from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu, gram_with_gap
 from tests.runtime.kernels.test_amplify import VARIANTS, feature_maps
 
@@ -25,6 +26,7 @@ kernels = KernelsOnCpu(Path(sys.argv[1]))
 for channels, rank in [(1, 1), (3, 8), (16, 4), (33, 16)]:
     for shared in (True, False):
         kernels.project(gram_with_gap(channels, rank, 0.1), rank, threads=64, in_shared_memory=shared)
+    kernels.project_as_plugin(gram_with_gap(channels, rank, 0.1), rank, shared_bytes(channels, rank))
 for name in ("rank 11", "pattern", "coherence", "all"):
     for shape in [(2, 5, 3, 7), (1, 129, 3, 3)]:
         attributes = SvdPerturbAttributes(**{"rank": 4, "gain": 10.0, **VARIANTS[name]})
