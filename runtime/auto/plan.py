@@ -92,8 +92,9 @@ def choose_pairs(
     ]
     slowdown = 1 + (spare + sum(paired.pair_cost(by_name[entry.layer]) for entry in chosen)) / analysis.cost
     over = (
-        f"estimated time {slowdown:.2f} of the clean model's, over --max-slowdown {max_slowdown:g}: the three depths "
-        "come first; --placement compensated, or --layers with fewer names, is faster",
+        f"one layer at each of three depths is hardened whatever it costs: estimated time {slowdown:.2f} of the clean "
+        f"model's; --max-slowdown ({max_slowdown:g}) holds for further layers. --placement compensated, or --layers "
+        "with fewer names, is faster",
     )
     return Plan(
         sites,
