@@ -50,7 +50,7 @@ float* workspace(std::size_t floats) {
 template <class Element>
 void gram_matrix(const Parallel& parallel, const CpuKernels& kernels, const Settings& settings, const MapShape& shape,
                  const Element* map, const float* mean, float* gram) {
-    const std::int64_t rows = (shape.rows + settings.stride - 1) / settings.stride, count = rows * shape.run;
+    const std::int64_t count = shape.sampled(settings.stride);
     const std::int64_t size = shape.channels * shape.channels;
     // How the positions are cut must not depend on the number of threads, or else rounding would.
     const std::int64_t most = std::clamp<std::int64_t>(PARTIAL_GRAM_FLOATS / size, 1, GRAM_PIECES);

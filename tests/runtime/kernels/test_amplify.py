@@ -1,12 +1,14 @@
-"""The amplifying kernel's CUDA source, run on the CPU, against the NumPy reference."""
+"""The whole op's CUDA source, host side and kernels, run on the CPU, against the NumPy reference."""
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.reference import svd_perturb
+from kdguard.runtime.kernels.device_library import DeviceError
 from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu
 
 KEY = tuple(np.random.default_rng(1).standard_normal(4096).tolist())
@@ -67,11 +69,52 @@ def test_half_precision_can_be_undone_exactly(kernels: KernelsOnCpu, variant: st
     assert np.abs(change).max() > 0.1
 
 
+def test_bfloat16_can_be_undone_exactly(kernels: KernelsOnCpu) -> None:
+    attributes = SvdPerturbAttributes(rank=4, gain=10.0, centred=True, coherence=3.0)
+    shape = (1, 24, 12, 11)
+    maps = feature_maps(shape, ml_dtypes.bfloat16)
+    found, change = kernels.perturb(maps, attributes)
+    assert worst(found, svd_perturb(maps, attributes), shape) < 2e-2
+    assert change is not None
+    assert np.abs(change).max() > 0.1
+    assert np.array_equal(kernels.restore(found, change), maps)
+
+
+def test_restore(kernels: KernelsOnCpu) -> None:
+    rng = np.random.default_rng(0)
+    perturbed, change = rng.standard_normal((2, 3, 4, 50, 7), np.float32)
+    assert np.array_equal(kernels.restore(perturbed, change), perturbed - change)
+
+
+def test_more_images_than_a_group(kernels: KernelsOnCpu) -> None:
+    attributes = SvdPerturbAttributes(rank=2, gain=5.0, centred=True)
+    maps = feature_maps((7, 6, 4, 5))
+    found, change = kernels.perturb(maps, attributes)
+    assert worst(found, svd_perturb(maps, attributes), maps.shape) < 1e-5
+    for index, image in enumerate(maps):
+        alone, its_change = kernels.perturb(image[None], attributes)
+        assert np.array_equal(found[index], alone[0])
+        assert change is not None
+        assert its_change is not None
+        assert np.array_equal(change[index], its_change[0])
+
+
+def test_what_it_refuses(kernels: KernelsOnCpu) -> None:
+    with pytest.raises(DeviceError, match="kdguard_svd_perturb: invalid argument"):
+        kernels.perturb(np.zeros((1, 513, 1), np.float32), SvdPerturbAttributes())
+    with pytest.raises(DeviceError, match="kdguard_project: invalid argument"):
+        kernels.project(np.zeros((1, 4, 4), np.float32), 17)
+    empty = np.zeros((0, 4, 3), np.float32)
+    assert kernels.perturb(empty, SvdPerturbAttributes())[0].shape == empty.shape
+
+
 def test_strength(kernels: KernelsOnCpu) -> None:
     attributes = SvdPerturbAttributes(rank=2, gain=5.0)
     maps = feature_maps((1, 8, 6, 6))
     for strength in (0.0, 0.25, 1.0, -3.0, 7.0):
         found, _ = kernels.perturb(maps, attributes, strength)
+        stated, _ = kernels.perturb(maps, attributes, strength, on_device=False)
+        assert np.array_equal(found, stated)
         assert worst(found, svd_perturb(maps, attributes, strength), maps.shape) < 1e-5
     assert np.array_equal(kernels.perturb(maps, attributes, 0.0)[0], maps)
 
