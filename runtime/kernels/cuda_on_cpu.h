@@ -1,10 +1,10 @@
 // Runs CUDA kernels of this folder on a CPU, thread by thread, so that their own source is tested without a GPU.
 //
 // Each CUDA thread is a fiber (ucontext) of one OS thread. A fiber runs until it reaches a barrier or a shuffle. At a
-// shuffle it hands over to the next thread of its warp, and only at a barrier of the block to the next warp: warps run as
-// far apart as barriers let them. Warps, and threads within them, take turns in order or in reverse; what a missing
-// barrier changes in one of the two is found, other races are not. Blocks run one after the other. With the sanitizers it
-// finds accesses out of bounds.
+// shuffle it hands over to the next thread of its warp, and only at a barrier of the block to the next warp: warps run
+// as far apart as barriers let them. Warps, and threads within them, take turns in order or in reverse; what a missing
+// barrier changes in one of the two is found, other races are not. Blocks run one after the other. With the sanitizers
+// it finds accesses out of bounds.
 #pragma once
 
 #include <ucontext.h>

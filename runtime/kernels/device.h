@@ -39,9 +39,9 @@ int launch(Stream stream, dim3 grid, dim3 block, std::size_t shared_bytes, void 
 inline int most_shared_bytes(std::size_t* bytes) {
     int device = 0, found = 0;
     if (const int failed = cudaGetDevice(&device)) return failed;
-    if (const int failed = cudaDeviceGetAttribute(&found, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return failed;
-    *bytes = static_cast<std::size_t>(found);
-    return 0;
+    const int failed = cudaDeviceGetAttribute(&found, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (!failed) *bytes = static_cast<std::size_t>(found);
+    return failed;
 }
 
 template <class Kernel>

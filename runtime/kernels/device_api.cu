@@ -11,9 +11,9 @@ namespace {
 template <class Work>
 int for_element(int element, Work work) {
     switch (element) {
-        case FLOAT32: return work(static_cast<float*>(nullptr));
-        case FLOAT16: return work(static_cast<Half*>(nullptr));
-        case BFLOAT16: return work(static_cast<Bfloat16*>(nullptr));
+        case FLOAT_MAP: return work(static_cast<float*>(nullptr));
+        case HALF_MAP: return work(static_cast<Half*>(nullptr));
+        case BFLOAT16_MAP: return work(static_cast<Bfloat16*>(nullptr));
         default: return device::INVALID_VALUE;
     }
 }
@@ -63,8 +63,8 @@ KDGUARD_EXPORT int kdguard_project(long long images, int channels, int rank, con
     Launches launch(static_cast<device::Stream>(stream));
     const long long size = channels;
     in_groups(MapShape{images, size, 1, 1}, GROUP_IMAGES, [&](const MapShape& group, long long, long long first) {
-        launch_projector(launch, group.images, channels, rank, gram + first * size * size, vectors + first * size * rank,
-                         static_cast<float*>(scratch));
+        launch_projector(launch, group.images, channels, rank, gram + first * size * size,
+                         vectors + first * size * rank, static_cast<float*>(scratch));
     });
     return launch.status();
 }
@@ -134,7 +134,8 @@ KDGUARD_EXPORT int kdguard_set_to_zero(void* address, std::size_t bytes, void* s
 KDGUARD_EXPORT int kdguard_allocate(void** address, std::size_t bytes) { return cudaMalloc(address, bytes); }
 KDGUARD_EXPORT int kdguard_free(void* address) { return cudaFree(address); }
 KDGUARD_EXPORT int kdguard_copy_to_device(void* to, const void* from, std::size_t bytes) {
-    return cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice);
+    if (const int failed = cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice)) return failed;
+    return cudaStreamSynchronize(cudaStreamLegacy);  // from pageable memory, the copy may still be on its way
 }
 KDGUARD_EXPORT int kdguard_copy_to_host(void* to, const void* from, std::size_t bytes) {
     return cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost);

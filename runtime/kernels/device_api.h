@@ -12,7 +12,7 @@
 #define KDGUARD_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace kdguard {
-enum ElementType : int { FLOAT32 = 0, FLOAT16 = 1, BFLOAT16 = 2 };
+enum MapType : int { FLOAT_MAP = 0, HALF_MAP = 1, BFLOAT16_MAP = 2 };
 }
 
 // Whether kernels can run on the current device: 0, or what is missing, a driver or code for this GPU for instance.
@@ -20,7 +20,8 @@ KDGUARD_EXPORT int kdguard_cuda_obstacle();
 KDGUARD_EXPORT const char* kdguard_error_text(int code);
 
 // Bytes that kdguard_svd_perturb and kdguard_gram work in, on any device.
-KDGUARD_EXPORT std::size_t kdguard_svd_perturb_scratch(const kdguard::Settings* settings, const kdguard::MapShape* shape);
+KDGUARD_EXPORT std::size_t kdguard_svd_perturb_scratch(const kdguard::Settings* settings,
+                                                       const kdguard::MapShape* shape);
 KDGUARD_EXPORT std::size_t kdguard_top_k_projector_scratch(long long images, int channels, int rank);
 
 // SvdPerturb. settings, shape: host memory; settings->pattern: device. strength: one float on the device, or null where

@@ -14,7 +14,7 @@ namespace kdguard {
 
 constexpr int GRAM_THREADS = 256;
 constexpr int GRAM_LINE = 8;              // squares along a panel
-constexpr int GRAM_PIECE = 560;           // positions of a piece are a multiple: a whole number of chunks of either size
+constexpr int GRAM_PIECE = 560;           // positions of a piece are a multiple: whole chunks of either size
 constexpr long long GRAM_PIECES = 512;    // of an image at most: two for each of the places that a large GPU has
 constexpr long long GRAM_PARTIAL_FLOATS = 4 << 20;  // of an image's pieces together, about
 constexpr int MEAN_THREADS = 256;
@@ -85,7 +85,7 @@ KDGUARD_DEVICE void panels_of(int index, int panels, int& first, int& second) {
     }
 }
 
-// Which square of a block this is: rows row, row + 8, .. of the first panel, columns column, column + 8, .. of the second.
+// Which square of a block this is: channels row, row + 8, .. of the first panel, column, column + 8, .. of the second.
 template <bool SAME>
 KDGUARD_DEVICE void square_of(int index, int& row, int& column) {
     if (SAME) {

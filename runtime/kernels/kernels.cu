@@ -1,5 +1,6 @@
-// Entry points of the CUDA kernels. Grids: one block per image, of at most PROJECTOR_THREADS threads; or (pieces of work,
-// images), with at most 65535 images, since that is what the second axis of a grid takes. `svd_perturb.cuh` launches them.
+// Entry points of the CUDA kernels. Grids: one block per image, of at most PROJECTOR_THREADS threads; or (pieces of
+// work, images), with at most 65535 images, since that is what the second axis of a grid takes. `svd_perturb.cuh`
+// launches them.
 #include "amplify.cuh"
 #include "gram.cuh"
 #include "top_k_projector.cuh"
@@ -125,8 +126,9 @@ template <int SIDE>
 __global__ void __launch_bounds__(GRAM_THREADS)
     kdguard_gram_totals(GramPlan plan, const float* partial, int channels, float* gram) {
     const std::size_t image = blockIdx.y;
-    gram_total<SIDE>(plan, partial + image * plan.pieces * plan.partial_floats(), channels,
-                     static_cast<long long>(blockIdx.x) * GRAM_THREADS + threadIdx.x, gram + image * channels * channels);
+    const long long entry = static_cast<long long>(blockIdx.x) * GRAM_THREADS + threadIdx.x;
+    gram_total<SIDE>(plan, partial + image * plan.pieces * plan.partial_floats(), channels, entry,
+                     gram + image * channels * channels);
 }
 
 // A thread takes every (threads of the grid)-th element.

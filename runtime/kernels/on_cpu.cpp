@@ -1,4 +1,5 @@
-// The CUDA kernels and their host side behind the same C names, run by a CPU (cuda_on_cpu.h); and what only tests ask for.
+// The CUDA kernels and their host side behind the same C names, run by a CPU (cuda_on_cpu.h); and what only tests ask
+// for.
 // Built by python -m kdguard.runtime.kernels.build --kernels-on-cpu.
 #include "cuda_on_cpu.h"
 

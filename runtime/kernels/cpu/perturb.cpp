@@ -65,7 +65,9 @@ void gram_matrix(const Parallel& parallel, const CpuKernels& kernels, const Sett
     for (std::int64_t i = 0; i < shape.channels; ++i) {
         for (std::int64_t j = i; j < shape.channels; ++j) {
             float total = 0.0f;
-            for (std::int64_t piece = 0; piece < pieces; ++piece) total += partial[piece * size + i * shape.channels + j];
+            for (std::int64_t piece = 0; piece < pieces; ++piece) {
+                total += partial[piece * size + i * shape.channels + j];
+            }
             total /= static_cast<float>(count);
             gram[i * shape.channels + j] = gram[j * shape.channels + i] = total;
         }
@@ -73,10 +75,6 @@ void gram_matrix(const Parallel& parallel, const CpuKernels& kernels, const Sett
 }
 
 }  // namespace
-
-bool is_within_limits(std::int64_t channels, int rank) {
-    return channels >= 1 && channels <= MAX_CHANNELS && rank >= 1 && rank <= MAX_RANK;
-}
 
 void project(const Parallel& parallel, std::int64_t images, int channels, int rank, const float* gram,
              float* vectors) {
