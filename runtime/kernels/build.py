@@ -140,20 +140,21 @@ def compiler() -> str:
 
 def has_nvcc() -> bool:
     """Whether the CUDA compiler is there; NVCC names another one."""
-    return shutil.which(_nvcc_name()) is not None
+    return shutil.which(nvcc_name()) is not None
 
 
-def _nvcc_name() -> str:
+def nvcc_name() -> str:
+    """What the CUDA compiler is called."""
     return os.environ.get("NVCC", "nvcc")
 
 
 def _nvcc() -> list[str]:
     if not has_nvcc():
         raise MissingDependencyError(
-            f"the CUDA kernels need nvcc, and {_nvcc_name()!r} is not there; install the CUDA toolkit, or name it in "
+            f"the CUDA kernels need nvcc, and {nvcc_name()!r} is not there; install the CUDA toolkit, or name it in "
             "NVCC"
         )
-    return [_nvcc_name(), "-ccbin", compiler()]
+    return [nvcc_name(), "-ccbin", compiler()]
 
 
 def _compile(source: Path, made: Path, flags: Sequence[str] = ()) -> None:

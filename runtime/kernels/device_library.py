@@ -157,6 +157,41 @@ class DeviceLibrary:
             with self.memory(needed) as scratch:
                 yield settings, map_shape, scratch
 
+    def queue_perturb(
+        self,
+        dtype: str,
+        prepared: tuple[Settings, MapShape, int],
+        addresses: tuple[int, int, int | None],
+        *,
+        strength: int | None = None,
+        stated: float = 1.0,
+        stream: int | None = None,
+    ) -> None:
+        """Queue `SvdPerturb` on a stream.
+
+        Args:
+            dtype: of the map, one of `ELEMENTS`.
+            prepared: by `prepared`.
+            addresses: of X, Y and the change on the device; None where nobody wants the change.
+            strength: address of a float on the device; without it `stated` is the strength.
+            stream: as the CUDA runtime knows it; None is its default stream.
+        """
+        settings, shape, scratch = prepared
+        source, output, change = addresses
+        self.call(
+            "kdguard_svd_perturb",
+            ELEMENTS[dtype],
+            ctypes.byref(settings),
+            ctypes.byref(shape),
+            strength,
+            stated,
+            source,
+            output,
+            change,
+            scratch,
+            stream,
+        )
+
     def perturb(
         self,
         X: Array,
@@ -174,26 +209,19 @@ class DeviceLibrary:
             on_device: whether the strength is read from device memory.
         """
         stated = 1.0 if strength is None else strength
-        given = np.array([stated], np.float32)
         with (
-            self.prepared(attributes, X.shape) as (settings, shape, scratch),
+            self.prepared(attributes, X.shape) as prepared,
             self.upload(X) as source,
-            self.upload(given) as factor,
+            self.upload(np.array([stated], np.float32)) as factor,
             self.memory(X.nbytes) as output,
             self.memory(X.size * 4) as change,
         ):
-            self.call(
-                "kdguard_svd_perturb",
-                ELEMENTS[X.dtype.name],
-                ctypes.byref(settings),
-                ctypes.byref(shape),
-                factor if on_device and strength is not None else None,
-                stated,
-                source,
-                output,
-                change if restorable else None,
-                scratch,
-                None,
+            self.queue_perturb(
+                X.dtype.name,
+                prepared,
+                (source, output, change if restorable else None),
+                strength=factor if on_device and strength is not None else None,
+                stated=stated,
             )
             found = self.download(output, X.shape, X.dtype)
             return found, self.download(change, X.shape, np.float32) if restorable else None

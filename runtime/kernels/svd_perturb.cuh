@@ -132,7 +132,8 @@ inline void launch_projector(Launches& launch, long long images, int channels, i
     std::size_t most = device::SHARED_WITHOUT_ASKING;
     if (wanted > most) {
         launch.expect(device::most_shared_bytes(&most));
-        if (wanted <= most) launch.expect(device::allow_shared_bytes(kdguard_top_k_projector, wanted));
+        // All of it, whatever is wanted: another thread may be about to launch with more.
+        if (wanted <= most) launch.expect(device::allow_shared_bytes(kdguard_top_k_projector, most));
     }
     const bool fits = wanted <= most;
     launch(grid_of(images, 1), projector_threads(channels), fits ? wanted : apart, kdguard_top_k_projector, gram,

@@ -17,11 +17,11 @@ from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import DOMAIN, VERSION, SvdPerturbAttributes, op_functions
 from kdguard.graph_passes.op.reference import svd_perturb
 from kdguard.graph_passes.substitute_op import SubstituteOp
+from kdguard.runtime.gpu_check.subjects import VARIANTS, feature_maps, worst
 from kdguard.runtime.kernels.build import FOLDER_VARIABLE, build_kernels_on_cpu, build_library, hash_path, library_path
 from kdguard.runtime.native import obstacle, register
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net, photograph
-from tests.runtime.kernels.test_amplify import VARIANTS, feature_maps, worst
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 ALL = {**VARIANTS, "stride": {"stride": 3}, "not shared": {"shared": False}}

@@ -74,7 +74,7 @@ struct PerturbRun {
     PerturbRun(const PerturbAttributes& attributes, Run& run) {
         const Value* input = run.input(0);
         const std::vector<std::int64_t> sizes = run.sizes(input);
-        if (sizes.size() < 3) throw std::runtime_error("a feature map has a batch, channels and at least one more axis");
+        if (sizes.size() < 3) throw std::runtime_error("a feature map has a batch, channels and one axis more");
         shape = MapShape{sizes[0], sizes[1], sizes[2], 1};
         for (std::size_t axis = 3; axis < sizes.size(); ++axis) shape.run *= sizes[axis];
         const Value* stated = run.input(1);

@@ -23,9 +23,9 @@ inline void check_cuda(int code) {
 
 // Scratch memory for one run, handed back in the order of its stream.
 //
-// Not from onnxruntime's allocator: what is given back there while kernels still use it may at once be given to a run on
-// another stream, and its call for scratch memory of a stream says nothing about when that may be given back. CUDA's own
-// stream-ordered pools are made for this. They do not count towards onnxruntime's `gpu_mem_limit`.
+// Not from onnxruntime's allocator: what is given back there while kernels still use it may at once be given to a run
+// on another stream, and its call for scratch memory of a stream says nothing about when that may be given back. CUDA's
+// own stream-ordered pools are made for this. They do not count towards onnxruntime's `gpu_mem_limit`.
 class ScratchMemory {
 public:
     ScratchMemory(std::size_t bytes, void* stream) : stream_(stream) {
@@ -42,7 +42,7 @@ private:
     void* stream_;
 };
 
-// Numbers that a kernel's runs all read. Copied in the first run, when the session's device is the current one for sure.
+// Numbers that a kernel's runs all read. Copied in the first run, when the session's device is surely the current one.
 class OnDevice {
 public:
     OnDevice() = default;

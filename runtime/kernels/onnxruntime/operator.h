@@ -88,7 +88,8 @@ private:
 };
 
 // Fills in the callbacks for `Kernel`, which brings its name, provider, inputs, where each input's memory is to lie,
-// outputs, a constructor from attributes and `compute(Run&)`. Input 0 and output 0 have the same shape and may share memory where `Kernel::IN_PLACE` says so.
+// outputs, a constructor from attributes and `compute(Run&)`. Input 0 and output 0 have the same shape and may share
+// memory where `Kernel::IN_PLACE` says so.
 template <class Kernel>
 struct Operator : CustomOp {
     struct Held {

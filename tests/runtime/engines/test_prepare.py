@@ -14,9 +14,9 @@ from kdguard.export.onnx_files import load_onnx
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.engines.prepare import written_out
+from kdguard.runtime.gpu_check.subjects import VARIANTS
 from kdguard.runtime.session import expose_taps
 from tests.conftest import make_conv_net, photograph, run_onnx
-from tests.runtime.kernels.test_amplify import VARIANTS
 
 IMAGE = photograph(40).astype(np.float32).transpose(2, 0, 1)[None] / 255
 

@@ -1,4 +1,4 @@
-"""The CUDA kernels as a CPU runs them, behind NumPy arrays; and maps whose singular values are known."""
+"""The CUDA kernels as a CPU runs them, behind NumPy arrays."""
 
 from __future__ import annotations
 
@@ -34,24 +34,3 @@ class KernelsOnCpu(DeviceLibrary):
 
 def _at(array: Array) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
-
-
-def gram_with_gap(channels: int, rank: int, gap: float, seed: int = 0) -> Array:
-    """A Gram matrix [1, C, C], float32, whose k-th eigenvalue lies the share `gap` above the next one."""
-    rng = np.random.default_rng(seed)
-    basis = np.linalg.qr(rng.standard_normal((channels, channels)))[0]
-    values = np.sort(rng.uniform(0, 1, channels))[::-1]
-    values[:rank] = np.sort(rng.uniform(1, 4, min(rank, channels)))[::-1]
-    if channels > rank:
-        values[rank:] *= (1 - gap) * values[rank - 1] / values[rank]
-    gram = ((basis * values) @ basis.T).astype(np.float32)
-    return np.ascontiguousarray((gram + gram.T)[None] / 2)
-
-
-def projector(vectors: Array) -> Array:
-    return vectors.astype(np.float64) @ vectors.astype(np.float64).swapaxes(-1, -2)
-
-
-def exact_projector(gram: Array, rank: int) -> Array:
-    """By LAPACK in float64."""
-    return projector(np.linalg.eigh(gram.astype(np.float64))[1][..., ::-1][..., :rank])

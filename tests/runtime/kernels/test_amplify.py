@@ -8,42 +8,9 @@ import pytest
 
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.reference import svd_perturb
+from kdguard.runtime.gpu_check.subjects import VARIANTS, feature_maps, worst
 from kdguard.runtime.kernels.device_library import DeviceError
 from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu
-
-KEY = tuple(np.random.default_rng(1).standard_normal(4096).tolist())
-EXPONENTS = tuple(np.random.default_rng(2).uniform(-1, 1, 97).tolist())
-VARIANTS: dict[str, dict[str, object]] = {
-    "plain": {},
-    "rank 1": {"rank": 1},
-    "rank 11": {"rank": 11},
-    "centred": {"centred": True},
-    "adaptive": {"adaptive": 0.5},
-    "pattern": {"modulation": 1, "pattern": EXPONENTS},
-    "tail sign": {"modulation": 2, "pattern": KEY},
-    "coherence": {"coherence": 1.0},
-    "all": {"centred": True, "adaptive": 0.5, "modulation": 2, "pattern": KEY, "coherence": 3.0, "stride": 2},
-}
-SURE = 3e-5
-"""Signs that depend on less than this of the map's size may be decided either way."""
-
-
-def feature_maps(shape: tuple[int, ...], dtype: type = np.float32, seed: int = 0) -> np.ndarray:
-    """Maps [N, C, H, W] with well separated singular values."""
-    rng = np.random.default_rng(seed)
-    images, channels, positions = shape[0], shape[1], int(np.prod(shape[2:]))
-    few = min(channels, positions)
-    left = np.linalg.qr(rng.standard_normal((images, channels, few)))[0]
-    right = np.linalg.qr(rng.standard_normal((images, positions, few)))[0]
-    values = 1.3 ** -np.arange(few) * np.sqrt(positions)
-    return np.ascontiguousarray((left * values @ right.swapaxes(1, 2)).reshape(shape), dtype)
-
-
-def worst(found: np.ndarray, reference: object, shape: tuple[int, ...]) -> float:
-    """Largest error where signs are sure, relative to the largest value."""
-    expected = reference.Y.astype(np.float64)  # type: ignore[attr-defined]
-    sure = (reference.doubt > SURE).reshape(shape[0], 1, *shape[2:])  # type: ignore[attr-defined]
-    return float((np.abs(found.astype(np.float64) - expected) * sure).max() / np.abs(expected).max())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -12,10 +12,10 @@ from onnx import TensorProto
 from kdguard.export.errors import MissingDependencyError
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.reference import svd_perturb
+from kdguard.runtime.gpu_check.subjects import feature_maps, worst
 from kdguard.runtime.kernels.build import build_cuda_kernels, build_library, has_nvcc
 from kdguard.runtime.kernels.device_library import DeviceLibrary
 from kdguard.runtime.native import obstacle, register
-from tests.runtime.kernels.test_amplify import feature_maps, worst
 from tests.runtime.test_native import CUDA, HARDENED, op_session
 
 

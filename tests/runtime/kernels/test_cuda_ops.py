@@ -9,8 +9,8 @@ from onnx import TensorProto, helper
 
 from kdguard.graph_passes.op import DOMAIN, VERSION, SvdPerturbAttributes
 from kdguard.graph_passes.op.reference import svd_perturb
-from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu, exact_projector, gram_with_gap, projector
-from tests.runtime.kernels.test_amplify import feature_maps, worst
+from kdguard.runtime.gpu_check.subjects import exact_projector, feature_maps, gram_with_gap, projector, worst
+from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu
 from tests.runtime.test_native import ALL, CPU, op_session
 
 SHAPE = (2, 17, 9, 11)

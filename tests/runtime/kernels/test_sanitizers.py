@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu, gram_with_gap
-from tests.runtime.kernels.test_amplify import VARIANTS, feature_maps
+from kdguard.runtime.gpu_check.subjects import VARIANTS, feature_maps, gram_with_gap
+from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu
 
 kernels = KernelsOnCpu(Path(sys.argv[1]))
 for channels, rank in [(1, 1), (3, 8), (16, 4), (33, 16)]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu, exact_projector, gram_with_gap, projector
+from kdguard.runtime.gpu_check.subjects import exact_projector, gram_with_gap, projector
+from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu
 
 PROMISED = 1e-5
 """Error of the projector at gaps of 1e-2 and more."""

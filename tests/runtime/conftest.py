@@ -1,4 +1,4 @@
-"""Libraries that are compiled once for all tests of the kernels."""
+"""The CUDA kernels as a CPU runs them, compiled once for all tests."""
 
 from __future__ import annotations
 
