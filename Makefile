@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 # CI pins the heavy packages here; the project itself accepts the ranges in pyproject.toml.
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: help setup native run test test-all engines-check lint types wheel-check clean
+.PHONY: help setup native gpu-check run test test-all engines-check lint links types wheel-check clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,8 +21,12 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 
 setup: $(READY)  ## make the virtual environment and install everything into it
 
-native: setup  ## compile the op's kernels for onnxruntime; needs g++, nothing else needs them
-	$(BIN)/python -m kdguard.runtime.kernels.build
+native: setup  ## compile the op's kernels for onnxruntime; needs g++, for CUDA nvcc too; nothing else needs them
+	$(BIN)/python -m kdguard.runtime.kernels.build $(NATIVE_FLAGS)
+
+# Not after `setup`: a machine with a GPU may have no registry, and a bare Python with NumPy is enough.
+gpu-check: links  ## on a machine with a GPU: compile the kernels, check and time them; needs nvcc and NumPy
+	PYTHONPATH=build/types $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m kdguard.runtime.gpu_check $(CHECK_FLAGS)
 
 run: setup  ## the main job: export, harden, verify, attack, report
 	$(BIN)/kdguard run examples/quickstart/pipeline.yaml
@@ -40,10 +44,12 @@ lint: setup  ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy cannot follow setuptools' package mapping, so it gets the import names as a tree of links.
-types: setup  ## mypy on the public packages
+# The import names as a tree of links, for what does not follow setuptools' package mapping: mypy, a bare Python.
+links:
 	mkdir -p build/types/kdguard
 	for package in export graph_passes runtime; do ln -sfn ../../../$$package build/types/kdguard/$$package; done
+
+types: setup links  ## mypy on the public packages
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kdguard
 
 wheel-check: setup  ## build the wheel, install it elsewhere and use it from an empty folder

@@ -25,6 +25,7 @@ from kdguard.graph_passes.layers import FLOAT_TYPES, infer_value_infos
 from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB
 from kdguard.graph_passes.op.functions import MIN_OPSET, op_functions
 from kdguard.runtime.kernels.build import hash_path, library_path
+from kdguard.runtime.kernels.device_library import DeviceLibrary
 from kdguard.runtime.terminal import say
 
 if TYPE_CHECKING:
@@ -35,13 +36,20 @@ MAX_CHANNELS = 512
 COVERED_TYPES = ("float32", "float16")
 
 
-def obstacle(model: onnx.ModelProto, provider: str) -> str:
+def obstacle(model: onnx.ModelProto, provider: str, library: Path | None = None) -> str:
     """Why the native library cannot run this model on this provider; empty where it can.
 
     Args:
         provider: as onnxruntime names it.
+        library: the one that `make native` builds, where none is given. It is loaded for CUDA, and only then.
+
+    Raises:
+        OSError: it cannot be loaded.
     """
-    if provider != "CPUExecutionProvider":
+    if provider == "CUDAExecutionProvider":
+        if reason := _cuda_obstacle(library or library_path()):
+            return reason
+    elif provider != "CPUExecutionProvider":
         return f"the library has no kernels for {provider}"
     opset = max(default_opset(model), MIN_OPSET)
     exact = op_functions(opset, exact_change=True)
@@ -54,6 +62,15 @@ def obstacle(model: onnx.ModelProto, provider: str) -> str:
     values = infer_value_infos(model)
     sixteen_bits = any(f in exact and f.name == PERTURB for f in functions)
     return next(filter(None, (_layer_obstacle(name, values.get(name), sixteen_bits) for name in names)), "")
+
+
+def _cuda_obstacle(library: Path) -> str:
+    """Why a library's kernels cannot run on this machine's GPU; empty where they can."""
+    try:
+        missing = DeviceLibrary(library).obstacle()
+    except AttributeError:
+        return f"{library} was built without CUDA; build it again where nvcc is there"
+    return f"its CUDA kernels do not run on this machine: {missing}" if missing else ""
 
 
 def _file_obstacle(model: onnx.ModelProto, bodies: Sequence[onnx.FunctionProto]) -> str:
@@ -124,9 +141,9 @@ def register(
         reason = _distrust(path) if library is None else ""
         if reason and kernels == "auto" and path.is_file():
             say(f"native kernels are left alone: {reason}", "yellow")
-        reason = reason or obstacle(model, provider)
+        reason = reason or obstacle(model, provider, path)
     except (OSError, RuntimeError) as error:
-        reason = f"the folder of the library cannot be looked into: {first_line(error)}"
+        reason = f"the library or its folder cannot be looked into: {first_line(error)}"
     if not reason:
         try:
             options.register_custom_ops_library(str(path))

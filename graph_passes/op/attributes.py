@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from enum import IntEnum
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from kdguard.graph_passes.op.conventions import Modulation
 
 DOMAIN = "kdguard"
 VERSION = 1
@@ -15,24 +16,12 @@ PLUGIN_NAMESPACE = "kdguard"
 
 PERTURB, RESTORE, PROJECTOR = "SvdPerturb", "SvdRestore", "TopKProjector"
 OP_TYPES = (PERTURB, RESTORE, PROJECTOR)
-TAIL_GROUPS = 4
-"""Keyed projections of the tail that decide one component's sign."""
-UNDO_SHARE = 2.0**-13
-"""An error below this share of a value is rounded away in fp16 (11 bits), and in bf16 (8 bits)."""
 
 Rank = Annotated[int, Field(ge=1, le=16)]
 GAIN_LIMIT = 1e6
 """Far above any use and far below where float32 overflows."""
 Gain = Annotated[float, Field(gt=0, le=GAIN_LIMIT, allow_inf_nan=False)]
 KeyNumber = Annotated[float, Field(ge=-GAIN_LIMIT, le=GAIN_LIMIT, allow_inf_nan=False)]
-
-
-class Modulation(IntEnum):
-    """How the factor on a singular component varies over positions."""
-
-    NONE = 0
-    PATTERN = 1
-    TAIL_SIGN = 2
 
 
 class SvdPerturbAttributes(BaseModel):

@@ -14,7 +14,8 @@ from __future__ import annotations
 import onnx
 import onnx.parser
 
-from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB, PROJECTOR, RESTORE, UNDO_SHARE, VERSION
+from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB, PROJECTOR, RESTORE, VERSION
+from kdguard.graph_passes.op.conventions import UNDO_SHARE
 from kdguard.graph_passes.op.projector import top_k_projector
 from kdguard.graph_passes.op.snippets import TINY, finite_or_zero, reduce
 from kdguard.graph_passes.op.thin_products import thin_products

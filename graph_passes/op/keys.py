@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from kdguard.graph_passes.op.attributes import TAIL_GROUPS, Modulation
+from kdguard.graph_passes.op.conventions import TAIL_GROUPS, Modulation
 
 MAX_WEIGHTS = 16384
 """More repeat. A key that is shorter than what the signs use gives several of them the same projection where its

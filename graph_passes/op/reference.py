@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdguard.graph_passes.op.attributes import TAIL_GROUPS, UNDO_SHARE, Modulation, SvdPerturbAttributes
+from kdguard.graph_passes.op.conventions import TAIL_GROUPS, UNDO_SHARE, Modulation, OpAttributes
 
 Array = NDArray[np.floating]
 Float64 = NDArray[np.float64]
@@ -60,7 +60,7 @@ def top_singular_vectors_of_gram(G: Float64, rank: int) -> Float64:
     return U
 
 
-def _excess(sampled: Float64, U: Float64, attributes: SvdPerturbAttributes) -> float:
+def _excess(sampled: Float64, U: Float64, attributes: OpAttributes) -> float:
     """The gain less one; where adaptive, grown by (all energy / energy of the top k) ^ (adaptive / 2)."""
     top = float(np.sum((U.T @ sampled) ** 2))
     if not attributes.adaptive or not top:
@@ -68,18 +68,18 @@ def _excess(sampled: Float64, U: Float64, attributes: SvdPerturbAttributes) -> f
     return (attributes.gain - 1) * (float(np.sum(sampled**2)) / top) ** (attributes.adaptive / 2)
 
 
-def _key(attributes: SvdPerturbAttributes) -> Float64:
+def _key(attributes: OpAttributes) -> Float64:
     """The pattern as a file gives it back: floats have 32 bits there."""
     return np.array(attributes.pattern, np.float32).astype(np.float64)
 
 
-def tail_weights(attributes: SvdPerturbAttributes, channels: int) -> Float64:
+def tail_weights(attributes: OpAttributes, channels: int) -> Float64:
     """The key as weights over channels, [4 k, C]: the numbers of `pattern` again and again, row by row."""
     count = TAIL_GROUPS * attributes.rank
     return np.resize(_key(attributes), (count, channels))
 
 
-def tail_margins(F: Float64, U: Float64, attributes: SvdPerturbAttributes) -> Float64:
+def tail_margins(F: Float64, U: Float64, attributes: OpAttributes) -> Float64:
     """What decides the sign of each component at each position, [k, P]: it flips where this is positive.
 
     With four keyed projections t_1..t_4 of the tail (F without its top components) per component it
@@ -95,7 +95,7 @@ def tail_margins(F: Float64, U: Float64, attributes: SvdPerturbAttributes) -> Fl
 
 
 def _one_image(
-    F: Float64, sampled: Float64, attributes: SvdPerturbAttributes, strength: float
+    F: Float64, sampled: Float64, attributes: OpAttributes, strength: float
 ) -> tuple[Float64, Float64, Float64]:
     mean = sampled.mean(axis=1, keepdims=True) * attributes.centred
     U = top_singular_vectors(sampled - mean, attributes.rank)
@@ -119,7 +119,7 @@ def _one_image(
     return U @ Z, U, doubt
 
 
-def svd_perturb(X: Array, attributes: SvdPerturbAttributes, strength: float = 1.0) -> Perturbed:
+def svd_perturb(X: Array, attributes: OpAttributes, strength: float = 1.0) -> Perturbed:
     """Amplify the top singular values of every image's feature map (ASVP, arXiv 2510.08925).
 
     Args:

@@ -5,7 +5,7 @@ Plain amplification has a cheaper way where there are few channels; see `functio
 
 from __future__ import annotations
 
-from kdguard.graph_passes.op.attributes import TAIL_GROUPS
+from kdguard.graph_passes.op.conventions import TAIL_GROUPS
 from kdguard.graph_passes.op.snippets import finite_or_zero, reduce
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from kdguard.graph_passes import costs
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.graph_passes.op.attributes import TAIL_GROUPS, Modulation
+from kdguard.graph_passes.op.conventions import TAIL_GROUPS, Modulation
 from kdguard.graph_passes.op.keys import draw_key
 from kdguard.runtime.analysis import Analysis, LayerAnalysis
 

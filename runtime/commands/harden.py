@@ -129,7 +129,7 @@ def _given_attributes(
 
     from kdguard.export.errors import UserError, first_problem
     from kdguard.graph_passes.op import SvdPerturbAttributes
-    from kdguard.graph_passes.op.attributes import Modulation
+    from kdguard.graph_passes.op.conventions import Modulation
     from kdguard.graph_passes.op.keys import draw_key
 
     kind = {"none": Modulation.NONE, "pattern": Modulation.PATTERN, "tail": Modulation.TAIL_SIGN}[modulation.value]

@@ -135,11 +135,14 @@ KDGUARD_DEVICE void amplify_tile(const Settings& settings, const Element* map, c
         }
         float kept = 1.0f;
         if (settings.coherence > 0.0f) {
-            const float norm = sqrtf(size), allowed = settings.coherence * sqrtf(values[projections * positions + place]);
+            const float norm = sqrtf(size);
+            const float allowed = settings.coherence * sqrtf(values[projections * positions + place]);
             const float room = allowed / (norm > TINY ? norm : TINY);
             kept = room < 1.0f || room != room ? room : 1.0f;
         }
-        for (int t = 0; t < rank; ++t) values[t * positions + place] = finite_or_zero(values[t * positions + place] * kept);
+        for (int t = 0; t < rank; ++t) {
+            values[t * positions + place] = finite_or_zero(values[t * positions + place] * kept);
+        }
     }
     __syncthreads();
 

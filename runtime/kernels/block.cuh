@@ -12,17 +12,23 @@
 #define KDGUARD_BOTH __host__ __device__ __forceinline__
 #define KDGUARD_DEVICE __device__ __forceinline__
 #define KDGUARD_MEMBER __host__ __device__ __forceinline__
+#define KDGUARD_DEVICE_MEMBER __device__ __forceinline__
 #else
 // Not merely inline: the CPU library holds these once per instruction set, and the linker must not merge them.
 #define KDGUARD_BOTH static inline
 #define KDGUARD_DEVICE static inline
 #define KDGUARD_MEMBER inline __attribute__((always_inline))
+#define KDGUARD_DEVICE_MEMBER KDGUARD_MEMBER
 #endif
 
+// The memory that a launch gives each block.
 #if defined(__CUDACC__)
-#define KDGUARD_DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]
+KDGUARD_DEVICE float* dynamic_shared() {
+    extern __shared__ __align__(16) float kdguard_shared[];
+    return kdguard_shared;
+}
 #elif defined(KDGUARD_CUDA_ON_CPU)
-#define KDGUARD_DYNAMIC_SHARED(name) float* name = reinterpret_cast<float*>(kdguard_fibers::dynamic_shared)
+KDGUARD_DEVICE float* dynamic_shared() { return reinterpret_cast<float*>(kdguard_fibers::dynamic_shared); }
 #endif
 
 #if !defined(__CUDACC__)
@@ -42,6 +48,15 @@ struct alignas(16) float4 {
 #endif
 
 namespace kdguard {
+
+// Four floats at once; addresses are multiples of 16 bytes.
+KDGUARD_BOTH void load_four(const float* from, float (&to)[4]) {
+    const float4 four = *reinterpret_cast<const float4*>(from);
+    to[0] = four.x;
+    to[1] = four.y;
+    to[2] = four.z;
+    to[3] = four.w;
+}
 
 struct Plus {
     KDGUARD_MEMBER float operator()(float a, float b) const { return a + b; }
@@ -72,17 +87,17 @@ constexpr int WARP = 32;
 struct CudaBlock {
     float* partial;  // one float per warp, in shared memory
 
-    KDGUARD_MEMBER int thread() const { return static_cast<int>(threadIdx.x); }
-    KDGUARD_MEMBER int threads() const { return static_cast<int>(blockDim.x); }
-    KDGUARD_MEMBER int team() const { return thread() / WARP; }
-    KDGUARD_MEMBER int teams() const { return threads() / WARP; }
-    KDGUARD_MEMBER int member() const { return thread() % WARP; }
-    KDGUARD_MEMBER int members() const { return WARP; }
-    KDGUARD_MEMBER void sync() const { __syncthreads(); }
+    KDGUARD_DEVICE_MEMBER int thread() const { return static_cast<int>(threadIdx.x); }
+    KDGUARD_DEVICE_MEMBER int threads() const { return static_cast<int>(blockDim.x); }
+    KDGUARD_DEVICE_MEMBER int team() const { return thread() / WARP; }
+    KDGUARD_DEVICE_MEMBER int teams() const { return threads() / WARP; }
+    KDGUARD_DEVICE_MEMBER int member() const { return thread() % WARP; }
+    KDGUARD_DEVICE_MEMBER int members() const { return WARP; }
+    KDGUARD_DEVICE_MEMBER void sync() const { __syncthreads(); }
 
     // Every thread gets the result. The same tree every time.
     template <class Combine>
-    KDGUARD_MEMBER float combine(float own, Combine both) const {
+    KDGUARD_DEVICE_MEMBER float combine(float own, Combine both) const {
         for (int distance = WARP / 2; distance > 0; distance /= 2) {
             own = both(own, __shfl_xor_sync(0xffffffffu, own, distance));
         }
@@ -93,8 +108,8 @@ struct CudaBlock {
         for (int warp = 1; warp < threads() / WARP; ++warp) all = both(all, partial[warp]);
         return all;
     }
-    KDGUARD_MEMBER float sum(float own) const { return combine(own, Plus()); }
-    KDGUARD_MEMBER float largest(float own) const { return combine(own, Larger()); }
+    KDGUARD_DEVICE_MEMBER float sum(float own) const { return combine(own, Plus()); }
+    KDGUARD_DEVICE_MEMBER float largest(float own) const { return combine(own, Larger()); }
 };
 
 #endif

@@ -30,6 +30,9 @@ PLUGIN_SOURCE = SOURCES / "plugin.cu"
 PLUGIN_ARCHITECTURE = "compute_75"
 """The oldest that TensorRT 11 and CUDA 13 know; newer GPUs take it too."""
 FOLDER_VARIABLE = "KDGUARD_NATIVE"
+GPUS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "compute_120")
+"""Code for Turing to Blackwell, and for newer ones what their driver compiles."""
+CUDA_FLAGS = ("-std=c++17", "-O3", "--threads=0", "-Xcompiler=-fPIC,-fvisibility=hidden")
 
 
 def source_files() -> list[Path]:
@@ -65,30 +68,50 @@ def hash_path(library: Path) -> Path:
     return library.with_suffix(".sha256")
 
 
-def build_library(target: Path) -> Path:
-    """Build the custom-op library for onnxruntime's CPU provider.
+def build_library(target: Path, gpus: Sequence[str] = ()) -> Path:
+    """Build the custom-op library for onnxruntime's CPU provider, and for its CUDA provider where GPUs are named.
+
+    Args:
+        gpus: architectures, as nvcc names them; `compute_` ones become code that a driver compiles.
 
     Raises:
-        MissingDependencyError: there is no C++ compiler.
-        UserError: it refuses the sources.
+        MissingDependencyError: there is no C++ compiler, or GPUs are named and there is no nvcc.
+        UserError: one of them refuses the sources.
     """
     builds = INSTRUCTION_SETS.get(platform.machine(), {"generic": ""})
     with tempfile.TemporaryDirectory() as folder:
         objects = [Path(folder) / f"{name}.o" for name in ("perturb", "library", *builds)]
         _compile(SOURCES / "cpu" / "perturb.cpp", objects[0])
-        _compile(SOURCES / "onnxruntime" / "library.cpp", objects[1])
+        _compile(SOURCES / "onnxruntime" / "library.cpp", objects[1], ["-DKDGUARD_CUDA"] if gpus else [])
         for (name, flag), made in zip(builds.items(), objects[2:], strict=True):
             _compile(SOURCES / "cpu" / "kernels.cpp", made, [f"-DKDGUARD_ISA={name}", *([flag] if flag else [])])
-        _link(objects, target)
+        if gpus:
+            objects.append(_compile_for_gpus(Path(folder) / "device_api.o", gpus))
+        _link(objects, target, linker=_cuda_linker() if gpus else None)
     hash_path(target).write_text(sha256_of_file(target))
     return target
 
 
-def build_kernels_on_cpu(target: Path, *, sanitize: bool = False) -> Path:
+def build_cuda_kernels(target: Path, gpus: Sequence[str]) -> Path:
+    """Build the CUDA kernels and their host side alone, for `device_library.DeviceLibrary`.
+
+    Args:
+        gpus: as for `build_library`; `native` is the GPU of this machine.
+
+    Raises:
+        MissingDependencyError: there is no nvcc or no C++ compiler.
+        UserError: it refuses the sources.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return _link([_compile_for_gpus(Path(folder) / "device_api.o", gpus)], target, linker=_cuda_linker())
+
+
+def build_kernels_on_cpu(target: Path, *, sanitize: bool = False, onnxruntime: bool = False) -> Path:
     """Build the CUDA kernels so that a CPU runs them thread by thread, for tests.
 
     Args:
         sanitize: with the address and undefined-behaviour sanitizers; Python then needs libasan loaded first.
+        onnxruntime: with the kernels for onnxruntime's CUDA provider, registered for its CPU provider.
 
     Raises:
         MissingDependencyError: there is no C++ compiler.
@@ -96,9 +119,12 @@ def build_kernels_on_cpu(target: Path, *, sanitize: bool = False) -> Path:
     """
     flags = SANITIZERS if sanitize else ()
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "on_cpu.o"
-        _compile(SOURCES / "on_cpu.cpp", made, ["-O1" if sanitize else "-O2", *flags])
-        return _link([made], target, flags)
+        objects = [Path(folder) / "on_cpu.o"]
+        _compile(SOURCES / "on_cpu.cpp", objects[0], ["-O1" if sanitize else "-O2", "-Wno-unknown-pragmas", *flags])
+        if onnxruntime:
+            objects.append(Path(folder) / "library.o")
+            _compile(SOURCES / "onnxruntime" / "library.cpp", objects[1], ["-DKDGUARD_CUDA_STAND_IN", *flags])
+        return _link(objects, target, flags)
 
 
 def build_plugin_kernel(target: Path) -> Path:
@@ -141,16 +167,54 @@ def compiler() -> str:
     return name
 
 
+def has_nvcc() -> bool:
+    """Whether the CUDA compiler is there; NVCC names another one."""
+    return shutil.which(nvcc_name()) is not None
+
+
+def nvcc_name() -> str:
+    """What the CUDA compiler is called."""
+    return os.environ.get("NVCC", "nvcc")
+
+
+def _nvcc() -> list[str]:
+    if not has_nvcc():
+        raise MissingDependencyError(
+            f"the CUDA kernels need nvcc, and {nvcc_name()!r} is not there; install the CUDA toolkit, or name it in "
+            "NVCC"
+        )
+    return [nvcc_name(), "-ccbin", compiler()]
+
+
 def _compile(source: Path, made: Path, flags: Sequence[str] = ()) -> None:
     _run([compiler(), "-O3", *FLAGS, *flags, "-c", str(source), "-o", str(made)])
 
 
-def _link(objects: Sequence[Path], target: Path, flags: Sequence[str] = ()) -> Path:
+def _compile_for_gpus(made: Path, gpus: Sequence[str]) -> Path:
+    targets = [_gpu_flag(gpu) for gpu in gpus]
+    _run([*_nvcc(), *CUDA_FLAGS, *targets, "-c", str(SOURCES / "device_api.cu"), "-o", str(made)])
+    return made
+
+
+def _gpu_flag(gpu: str) -> str:
+    if gpu == "native":
+        return "-arch=native"
+    return f"-gencode=arch=compute_{gpu.partition('_')[2]},code={gpu}"
+
+
+def _cuda_linker() -> list[str]:
+    """nvcc finds its own runtime, which stays inside: onnxruntime brings another one, and neither may see the other."""
+    return [*_nvcc(), "-cudart=static", "-Xlinker=--exclude-libs=ALL"]
+
+
+def _link(
+    objects: Sequence[Path], target: Path, flags: Sequence[str] = (), linker: Sequence[str] | None = None
+) -> Path:
     """Link into the target's folder under another name first, so that nobody loads half a library."""
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = target.with_name(f".{os.getpid()}-{target.name}")
     try:
-        _run([compiler(), "-shared", *flags, *map(str, objects), "-o", str(unfinished)])
+        _run([*(linker or [compiler()]), "-shared", *flags, *map(str, objects), "-o", str(unfinished)])
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -167,15 +231,21 @@ def main() -> None:
     """Build and print where the result lies."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="the library to write; default: where kdguard looks for it")
+    parser.add_argument("--no-cuda", action="store_true", help="for the CPU only, even where there is nvcc; quicker")
     parser.add_argument("--kernels-on-cpu", action="store_true", help="the CUDA kernels for tests instead; needs --out")
     given = parser.parse_args()
     if given.kernels_on_cpu and given.out is None:
         parser.error("--kernels-on-cpu needs --out")
+    gpus = () if given.no_cuda or not has_nvcc() else GPUS
     try:
-        build = build_kernels_on_cpu if given.kernels_on_cpu else build_library
-        made = build(given.out or library_path())
+        if given.kernels_on_cpu:
+            made = build_kernels_on_cpu(given.out)
+        else:
+            made = build_library(given.out or library_path(), gpus)
         used = "" if given.out else ": kdguard uses it from now on; delete it, and the functions in the files run again"
         print(f"{made}{used}")
+        if not given.kernels_on_cpu:
+            print("for the CPU" + (" and CUDA" if gpus else "; for CUDA too where nvcc is there" * (not given.no_cuda)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -1,39 +1,14 @@
-// The CUDA kernels behind a C interface that runs them on a CPU (cuda_on_cpu.h), and the projector as one thread runs
-// it. For tests: python -m kdguard.runtime.kernels.build --kernels-on-cpu.
+// The CUDA kernels and their host side behind the same C names, run by a CPU (cuda_on_cpu.h); and what only tests ask
+// for.
+// Built by python -m kdguard.runtime.kernels.build --kernels-on-cpu.
 #include "cuda_on_cpu.h"
 
-#include "kernels.cu"
+#define KDGUARD_GROUP_IMAGES 3  // so that small batches already need several groups
+
+#include "device_api.cu"
 #include "plugin.cu"
 
 #include <vector>
-
-#define KDGUARD_EXPORT extern "C" __attribute__((visibility("default")))
-
-namespace {
-
-std::size_t row_bytes(const Settings& settings) {
-    return (WARP + TAIL_GROUPS * settings.rank * settings.rank) * sizeof(float);
-}
-
-template <class Element, class Kernel>
-void perturb(Kernel amplify_kernel, const Settings& settings, int images, int channels, long long length,
-             const float* gram, const float* vectors, const float* mean, const float* strength, const Element* map,
-             Element* output, float* change) {
-    const int projections = settings.projections();
-    std::vector<float> rows(static_cast<std::size_t>(images) * projections * channels), offsets(images * projections);
-    std::vector<float> excess(images);
-    kdguard_fibers::launch(dim3(images), dim3(WARP), row_bytes(settings), [&] {
-        kdguard_prepare_rows(settings, gram, vectors, mean, channels, rows.data(), offsets.data(), excess.data());
-    });
-    const long long positions = amplify_positions(channels, settings);
-    const dim3 grid(static_cast<unsigned>((length + positions - 1) / positions), images);
-    kdguard_fibers::launch(grid, dim3(AMPLIFY_THREADS), amplify_shared_bytes(channels, settings), [&] {
-        amplify_kernel(settings, map, rows.data(), offsets.data(), mean, excess.data(), strength, length, channels,
-                       output, change);
-    });
-}
-
-}  // namespace
 
 // gram [N, C, C] -> vectors [N, C, k], by blocks of `threads` threads that work in shared memory or in a scratch
 // buffer.
@@ -70,17 +45,53 @@ KDGUARD_EXPORT void project_by_one_thread(const float* gram, float* vectors, int
 // From now on threads of a block take their turns from the last to the first.
 KDGUARD_EXPORT void run_in_reverse(int reverse) { kdguard_fibers::reversed = reverse != 0; }
 
-// Everything of SvdPerturb behind the Gram matrix; mean, strength and change may be null.
-KDGUARD_EXPORT void perturb_float(const Settings* settings, int images, int channels, long long length,
-                                  const float* gram, const float* vectors, const float* mean, const float* strength,
-                                  const float* map, float* output, float* change) {
-    perturb(kdguard_amplify_float, *settings, images, channels, length, gram, vectors, mean, strength, map, output,
-            change);
+// What CUDA does in device_api.cu, on a heap whose blocks the address sanitizer watches.
+KDGUARD_EXPORT int kdguard_cuda_obstacle() { return 0; }
+KDGUARD_EXPORT const char* kdguard_error_text(int code) { return code == 0 ? "no error" : "invalid argument"; }
+KDGUARD_EXPORT int kdguard_allocate(void** address, std::size_t bytes) {
+    return posix_memalign(address, 256, bytes);  // not a byte more than asked for
 }
-
-KDGUARD_EXPORT void perturb_half(const Settings* settings, int images, int channels, long long length,
-                                 const float* gram, const float* vectors, const float* mean, const float* strength,
-                                 const Half* map, Half* output, float* change) {
-    perturb(kdguard_amplify_half, *settings, images, channels, length, gram, vectors, mean, strength, map, output,
-            change);
+KDGUARD_EXPORT int kdguard_free(void* address) {
+    std::free(address);
+    return 0;
+}
+KDGUARD_EXPORT int kdguard_take_scratch(void** address, std::size_t bytes, void*) {
+    return kdguard_allocate(address, bytes);
+}
+KDGUARD_EXPORT int kdguard_give_scratch_back(void* address, void*) { return kdguard_free(address); }
+KDGUARD_EXPORT int kdguard_set_to_zero(void* address, std::size_t bytes, void*) {
+    std::memset(address, 0, bytes);
+    return 0;
+}
+KDGUARD_EXPORT int kdguard_copy_to_device(void* to, const void* from, std::size_t bytes) {
+    std::memcpy(to, from, bytes);
+    return 0;
+}
+KDGUARD_EXPORT int kdguard_copy_to_host(void* to, const void* from, std::size_t bytes) {
+    return kdguard_copy_to_device(to, from, bytes);
+}
+KDGUARD_EXPORT int kdguard_copy_on_device(void* to, const void* from, std::size_t bytes, void*) {
+    return kdguard_copy_to_device(to, from, bytes);
+}
+KDGUARD_EXPORT int kdguard_synchronize() { return 0; }
+KDGUARD_EXPORT int kdguard_describe_device(char* text, std::size_t size) {
+    std::snprintf(text, size, "a CPU that runs the kernels thread by thread");
+    return 0;
+}
+KDGUARD_EXPORT int kdguard_create_event(void** event) {
+    *event = new std::chrono::steady_clock::time_point;
+    return 0;
+}
+KDGUARD_EXPORT int kdguard_destroy_event(void* event) {
+    delete static_cast<device::Event>(event);
+    return 0;
+}
+KDGUARD_EXPORT int kdguard_record_event(void* event, void*) {
+    *static_cast<device::Event>(event) = std::chrono::steady_clock::now();
+    return 0;
+}
+KDGUARD_EXPORT int kdguard_milliseconds_between(void* first, void* second, float* milliseconds) {
+    const auto time = *static_cast<device::Event>(second) - *static_cast<device::Event>(first);
+    *milliseconds = std::chrono::duration<float, std::milli>(time).count();
+    return 0;
 }

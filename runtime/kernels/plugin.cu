@@ -6,7 +6,7 @@
 // (runtime/engines/plugin.py, shared_bytes).
 extern "C" __global__ void __launch_bounds__(kdguard::PROJECTOR_THREADS)
     kdguard_plugin_top_k_projector(const float* gram, int channels, int rank, float* vectors) {
-    KDGUARD_DYNAMIC_SHARED(shared);
+    float* const shared = dynamic_shared();
     const kdguard::CudaBlock block{shared};
     const std::size_t image = blockIdx.x, size = channels;
     kdguard::top_k_projector(block, gram + image * size * size, vectors + image * size * rank, shared + kdguard::WARP,

@@ -19,15 +19,8 @@ constexpr int TILE = 4, PADDING = 16;
 constexpr float STEP = 2.4f;         // radians between the entries of the fixed vector, as in the function
 constexpr float GENUINE = 0.5f;      // share of a vector outside of those found before that tells it from noise
 constexpr float ONE_DIRECTION = 1.0f - 1e-5f;  // squared norm of a power of trace 1 that is a projector, nearly
-
-// Four floats at once; addresses are multiples of 16 bytes.
-KDGUARD_BOTH void load_four(const float* from, float (&to)[TILE]) {
-    const float4 four = *reinterpret_cast<const float4*>(from);
-    to[0] = four.x;
-    to[1] = four.y;
-    to[2] = four.z;
-    to[3] = four.w;
-}
+constexpr float LARGEST_FLOAT = 3.4028235e38f, SMALLEST_NORMAL = 1.1754944e-38f;
+constexpr float FAINT = 1e-16f;  // squared norm of a rest, beside a largest entry of 1, that is scaled up before use
 
 KDGUARD_BOTH int padded(int channels) { return (channels + PADDING - 1) / PADDING * PADDING; }
 
@@ -87,6 +80,18 @@ KDGUARD_BOTH float dot(const Block& block, const float* a, const float* b, int l
     return block.sum(own);
 }
 
+// Divides a matrix by its largest entry, where it has one that can be divided by.
+template <class Block>
+KDGUARD_BOTH void scale_to_one(const Block& block, float* matrix, int length) {
+    float largest = 0.0f;
+    KDGUARD_LARGEST(largest)
+    for (int i = block.thread(); i < length; i += block.threads()) largest = Larger()(fabsf(matrix[i]), largest);
+    largest = block.largest(largest);
+    if (largest < SMALLEST_NORMAL) return;
+    for (int i = block.thread(); i < length; i += block.threads()) matrix[i] /= largest;
+    block.sync();
+}
+
 // An entry of the Gram matrix as the op wants it: 0 where it is NaN, so that a channel with a NaN is left out.
 KDGUARD_BOTH float known(float entry) { return entry == entry ? entry : 0.0f; }
 
@@ -111,7 +116,7 @@ KDGUARD_BOTH void top_k_projector(const Block& block, const float* gram, float* 
         largest = Larger()(known(gram[entry]), largest);
     }
     largest = block.largest(largest);
-    const bool usable = largest > 0.0f && largest <= 3.4028235e38f;
+    const bool usable = largest > 0.0f && largest <= LARGEST_FLOAT;
 
     int count = 0;
     for (int turn = 0; turn < rank; ++turn) {
@@ -131,7 +136,12 @@ KDGUARD_BOTH void top_k_projector(const Block& block, const float* gram, float* 
         }
         block.sync();
         float energy = dot(block, power, power, row * row);
-        bool genuine = energy > 0.0f && energy <= 3.4028235e38f;
+        if (energy < FAINT) {
+            // Its square would leave the range of floats at eigenvalues near 1e-20 of the largest.
+            scale_to_one(block, power, row * row);
+            energy = dot(block, power, power, row * row);
+        }
+        bool genuine = energy > 0.0f && energy <= LARGEST_FLOAT;
 
         for (int turns = 0; genuine && turns < SQUARINGS; ++turns) {
             square(block, power, other, row, 1.0f / energy);  // the trace becomes 1

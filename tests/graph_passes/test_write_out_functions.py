@@ -10,9 +10,9 @@ from kdguard.export.graph_bodies import nodes_with_bodies
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.write_out_functions import WriteOutFunctions
+from kdguard.runtime.gpu_check.subjects import VARIANTS
 from tests.conftest import make_conv_net, photograph, run_onnx
 from tests.graph_passes.rich_model import make_rich_model
-from tests.runtime.kernels.test_amplify import VARIANTS
 
 IMAGE = photograph(40).astype(np.float32).transpose(2, 0, 1)[None] / 255
 

@@ -17,13 +17,13 @@ from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import DOMAIN, VERSION, SvdPerturbAttributes, op_functions
 from kdguard.graph_passes.op.reference import svd_perturb
 from kdguard.graph_passes.substitute_op import SubstituteOp
+from kdguard.runtime.gpu_check.subjects import VARIANTS, feature_maps, worst
 from kdguard.runtime.kernels.build import FOLDER_VARIABLE, build_kernels_on_cpu, build_library, hash_path, library_path
 from kdguard.runtime.native import obstacle, register
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net, photograph
-from tests.runtime.kernels.test_amplify import VARIANTS, feature_maps, worst
 
-CPU = "CPUExecutionProvider"
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 ALL = {**VARIANTS, "stride": {"stride": 3}, "not shared": {"shared": False}}
 CARD = ModelCard(task="deraining", input_name="image", output_name="restored")
 IMAGE = photograph(40).astype(np.float32) / 255
@@ -182,7 +182,9 @@ def test_what_is_not_covered(library: Path) -> None:
     perturb = next(node for node in odd.graph.node if node.op_type == "SvdPerturb")
     next(a for a in perturb.attribute if a.name == "rank").i = 17
     assert "attributes that the library does not take" in obstacle(odd, CPU)
-    assert obstacle(HARDENED, "CUDAExecutionProvider") == "the library has no kernels for CUDAExecutionProvider"
+    assert "was built without CUDA; build it again where nvcc is there" in obstacle(HARDENED, CUDA)
+    other = "DmlExecutionProvider"
+    assert obstacle(HARDENED, other) == f"the library has no kernels for {other}"
     assert obstacle(HARDENED, CPU) == ""
 
 

@@ -10,7 +10,7 @@ from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.graph_passes.op.attributes import Modulation
+from kdguard.graph_passes.op.conventions import Modulation
 from kdguard.graph_passes.op.keys import draw_key
 from kdguard.graph_passes.refit_consumers import RefitConsumers, conv_readers
 from kdguard.runtime.compensation.candidate import gather

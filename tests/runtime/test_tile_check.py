@@ -8,7 +8,7 @@ import pytest
 from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.graph_passes.op.attributes import Modulation
+from kdguard.graph_passes.op.conventions import Modulation
 from kdguard.graph_passes.op.keys import draw_key
 from kdguard.runtime.tile_check import TilingReport, measure_tiling
 from tests.runtime.image_pairs import noisy_pairs

@@ -42,12 +42,15 @@ static void project(const float* tile, const float* rows, std::int64_t channels,
     }
 }
 
-static inline void project_all(const float* tile, const float* rows, std::int64_t channels, int projections, float* values) {
+static inline void project_all(const float* tile, const float* rows, std::int64_t channels, int projections,
+                               float* values) {
     int first = 0;
     for (; first + AT_ONCE <= projections; first += AT_ONCE) {
         project<AT_ONCE>(tile, rows + first * channels, channels, values + first * POSITIONS);
     }
-    for (; first < projections; ++first) project<1>(tile, rows + first * channels, channels, values + first * POSITIONS);
+    for (; first < projections; ++first) {
+        project<1>(tile, rows + first * channels, channels, values + first * POSITIONS);
+    }
 }
 
 // The changes of all components at `count` positions, in place of their values.
@@ -85,7 +88,8 @@ static inline void weigh(const Settings& settings, const Rows& shared, const flo
     for (std::int64_t entry = 0; entry < rank * POSITIONS; ++entry) values[entry] = finite_or_zero(values[entry]);
 }
 
-// to[c] = from[c] + sum of components, for neighbouring channels whose rows lie `apart` floats from each other. vectors: [k, C], from the first of these channels on.
+// to[c] = from[c] + sum of components, for neighbouring channels whose rows lie `apart` floats from each other.
+// vectors: [k, C], from the first of these channels on.
 template <int Rank, int Channels>
 static void add_some(const float* from, std::int64_t from_apart, const float* vectors, std::int64_t channels,
                      const float* values, float* to, std::int64_t to_apart) {

@@ -25,9 +25,7 @@ static void pack(const Element* map, const MapShape& shape, int stride, const fl
             for (std::int64_t p = 0; p < count; ++p) row[p] = static_cast<float>(channel[first + p]) - less;
         } else {
             for (std::int64_t p = 0; p < count; ++p) {
-                const std::int64_t sampled = first + p;
-                const std::int64_t source = sampled / shape.run * stride * shape.run + sampled % shape.run;
-                row[p] = static_cast<float>(channel[source]) - less;
+                row[p] = static_cast<float>(channel[shape.position(first + p, stride)]) - less;
             }
         }
         std::memset(row + count, 0, (PANEL - count) * sizeof(float));

@@ -1,4 +1,4 @@
-// Feature maps as the CPU code sees them, and how work is cut into pieces that threads take.
+// How work on a CPU is cut into pieces that threads take.
 #pragma once
 
 #include <atomic>
@@ -6,14 +6,9 @@
 #include <cstdint>
 #include <exception>
 
+#include "../map_shape.h"
+
 namespace kdguard {
-
-// X [N, C, rows, run]: `rows` is the first spatial axis, whose every stride-th row is looked at, `run` all others.
-struct MapShape {
-    std::int64_t images, channels, rows, run;
-
-    std::int64_t positions() const { return rows * run; }
-};
 
 static inline std::int64_t min(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 

@@ -50,7 +50,7 @@ float* workspace(std::size_t floats) {
 template <class Element>
 void gram_matrix(const Parallel& parallel, const CpuKernels& kernels, const Settings& settings, const MapShape& shape,
                  const Element* map, const float* mean, float* gram) {
-    const std::int64_t rows = (shape.rows + settings.stride - 1) / settings.stride, count = rows * shape.run;
+    const std::int64_t count = shape.sampled(settings.stride);
     const std::int64_t size = shape.channels * shape.channels;
     // How the positions are cut must not depend on the number of threads, or else rounding would.
     const std::int64_t most = std::clamp<std::int64_t>(PARTIAL_GRAM_FLOATS / size, 1, GRAM_PIECES);
@@ -65,7 +65,9 @@ void gram_matrix(const Parallel& parallel, const CpuKernels& kernels, const Sett
     for (std::int64_t i = 0; i < shape.channels; ++i) {
         for (std::int64_t j = i; j < shape.channels; ++j) {
             float total = 0.0f;
-            for (std::int64_t piece = 0; piece < pieces; ++piece) total += partial[piece * size + i * shape.channels + j];
+            for (std::int64_t piece = 0; piece < pieces; ++piece) {
+                total += partial[piece * size + i * shape.channels + j];
+            }
             total /= static_cast<float>(count);
             gram[i * shape.channels + j] = gram[j * shape.channels + i] = total;
         }
@@ -73,10 +75,6 @@ void gram_matrix(const Parallel& parallel, const CpuKernels& kernels, const Sett
 }
 
 }  // namespace
-
-bool is_within_limits(std::int64_t channels, int rank) {
-    return channels >= 1 && channels <= MAX_CHANNELS && rank >= 1 && rank <= MAX_RANK;
-}
 
 void project(const Parallel& parallel, std::int64_t images, int channels, int rank, const float* gram,
              float* vectors) {

@@ -6,9 +6,6 @@
 
 namespace kdguard {
 
-// Largest number of channels and vectors that these kernels take.
-bool is_within_limits(std::int64_t channels, int rank);
-
 // map, output: X [N, C, rows, run]; change: float of the same shape, or null. The result depends neither on
 // the number of threads nor on the order in which they come.
 template <class Element>

@@ -26,6 +26,7 @@ struct ApiBase {
 
 enum ElementType : int { UNDEFINED = 0, FLOAT = 1, FLOAT16 = 10 };
 enum Characteristic : int { REQUIRED = 0, OPTIONAL = 1 };
+enum MemoryType : int { CPU_MEMORY = -2, DEFAULT_MEMORY = 0 };  // of a provider's input: OrtMemType
 enum ErrorCode : int { FAIL = 1, INVALID_ARGUMENT = 2 };
 
 // OrtCustomOp of API 18, slot by slot.
@@ -118,6 +119,9 @@ inline Status* rank_of(const Api* api, const TensorInfo* info, std::size_t* rank
 }
 inline Status* sizes_of(const Api* api, const TensorInfo* info, std::int64_t* sizes, std::size_t rank) {
     return call<62, Status*>(api, info, sizes, rank);
+}
+inline Status* gpu_stream(const Api* api, const KernelContext* context, void** stream) {
+    return call<193, Status*>(api, context, stream);
 }
 inline Status* parallel_for(const Api* api, const KernelContext* context, void (*work)(void*, std::size_t),
                             std::size_t total, std::size_t batches, void* argument) {

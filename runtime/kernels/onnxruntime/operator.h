@@ -70,6 +70,13 @@ public:
         return data<Element>(value);
     }
 
+    // What a CUDA provider's kernels are to queue their work on; null on the CPU.
+    void* stream() const {
+        void* found = nullptr;
+        check(gpu_stream(api_, context_, &found));
+        return found;
+    }
+
     void run(std::size_t count, void (*work)(void*, std::size_t), void* argument) const override {
         if (count == 1) return work(argument, 0);
         if (count > 1) check(parallel_for(api_, context_, work, count, 0, argument));
@@ -80,19 +87,22 @@ private:
     KernelContext* context_;
 };
 
-// Fills in the callbacks for `Kernel`, which brings `name`, `inputs`, `outputs`, a constructor from attributes and
-// `compute(Run&)`. Input 0 and output 0 have the same shape and may share memory where `Kernel::IN_PLACE` says so.
+// Fills in the callbacks for `Kernel`, which brings its name, provider, inputs, where each input's memory is to lie,
+// outputs, a constructor from attributes and `compute(Run&)`. Input 0 and output 0 have the same shape and may share
+// memory where `Kernel::IN_PLACE` says so.
 template <class Kernel>
 struct Operator : CustomOp {
     struct Held {
         const Api* api;
         Kernel kernel;
+
+        Held(const Api* given, const KernelInfo* info) : api(given), kernel(given, info) {}
     };
 
     Operator() : CustomOp{} {
         version = API_VERSION;
         get_name = [](const CustomOp*) { return Kernel::NAME; };
-        get_provider = [](const CustomOp*) { return static_cast<const char*>(nullptr); };  // the CPU
+        get_provider = [](const CustomOp*) { return static_cast<const char*>(Kernel::PROVIDER); };
         get_input_count = [](const CustomOp*) { return Kernel::inputs().size(); };
         get_output_count = [](const CustomOp*) { return Kernel::outputs().size(); };
         get_input_type = [](const CustomOp*, std::size_t i) { return Kernel::inputs().begin()[i].type; };
@@ -103,13 +113,13 @@ struct Operator : CustomOp {
         get_output_characteristic = [](const CustomOp*, std::size_t i) {
             return Kernel::outputs().begin()[i].characteristic;
         };
-        get_input_memory_type = [](const CustomOp*, std::size_t) { return 0; };
+        get_input_memory_type = [](const CustomOp*, std::size_t i) { return Kernel::memory_type(i); };
         get_variadic_input_min = get_variadic_output_min = [](const CustomOp*) { return 0; };
         get_variadic_input_homogeneity = get_variadic_output_homogeneity = [](const CustomOp*) { return 0; };
         get_start_version = get_end_version = [](const CustomOp*) { return 1; };
         destroy = [](void* held) { delete static_cast<Held*>(held); };
         create_kernel_v2 = [](const CustomOp*, const Api* api, const KernelInfo* info, void** held) {
-            return guarded(api, [&] { *held = new Held{api, Kernel(api, info)}; });
+            return guarded(api, [&] { *held = new Held(api, info); });
         };
         compute_v2 = [](void* held, KernelContext* context) {
             auto& own = *static_cast<Held*>(held);

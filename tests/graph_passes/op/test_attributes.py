@@ -9,7 +9,7 @@ from onnx import helper
 from pydantic import ValidationError
 
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.graph_passes.op.attributes import Modulation
+from kdguard.graph_passes.op.conventions import Modulation
 
 BAD = {
     "rank": [0, 17, -1, 2.5],

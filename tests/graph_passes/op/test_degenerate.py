@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdguard.graph_passes.op import SvdPerturbAttributes, reference
-from kdguard.graph_passes.op.attributes import Modulation
+from kdguard.graph_passes.op.conventions import Modulation
 from tests.graph_passes.op.op_models import bfloat16, map_with_spectrum, relative_error, run_op
 from tests.graph_passes.op.test_parity import ALONE
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from kdguard.graph_passes.layers import subgraphs
 from kdguard.graph_passes.op import DOMAIN, MIN_OPSET, OP_TYPES, VERSION, SvdPerturbAttributes, functions, op_functions
-from kdguard.graph_passes.op.attributes import Modulation
+from kdguard.graph_passes.op.conventions import Modulation
 from tests.conftest import run_onnx
 from tests.graph_passes.op.op_models import map_with_spectrum, op_model, relative_error, run_op
 from tests.graph_passes.op.test_parity import ALONE, KEY

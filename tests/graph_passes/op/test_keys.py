@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdguard.graph_passes.op import SvdPerturbAttributes, reference
-from kdguard.graph_passes.op.attributes import TAIL_GROUPS, Modulation
+from kdguard.graph_passes.op.conventions import TAIL_GROUPS, Modulation
 from kdguard.graph_passes.op.keys import MAX_WEIGHTS, POSITIONS, draw_key
 
 KEYED = [Modulation.PATTERN, Modulation.TAIL_SIGN]

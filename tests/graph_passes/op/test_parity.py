@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdguard.graph_passes.op import SvdPerturbAttributes, reference
-from kdguard.graph_passes.op.attributes import Modulation
+from kdguard.graph_passes.op.conventions import Modulation
 from tests.graph_passes.op.op_models import bfloat16, map_with_spectrum, relative_error, run_op
 
 TOLERANCE = {np.dtype(np.float32): 2e-5, np.dtype(np.float16): 2e-3, bfloat16: 1.6e-2}

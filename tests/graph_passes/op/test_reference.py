@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdguard.graph_passes.op import SvdPerturbAttributes, reference
-from kdguard.graph_passes.op.attributes import Modulation
+from kdguard.graph_passes.op.conventions import Modulation
 
 DIAGONAL = np.diag([4.0, 2.0, 1.0, 0.5])[None]
 """[1, 4, 4]: its singular vectors are the axes, so each channel is one component at one position."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdguard.graph_passes.op import SvdPerturbAttributes, reference
-from kdguard.graph_passes.op.attributes import Modulation
+from kdguard.graph_passes.op.conventions import Modulation
 from kdguard.graph_passes.op.keys import draw_key
 from kdguard.runtime.analysis import Analysis, LayerAnalysis
 from kdguard.runtime.auto.paired import (

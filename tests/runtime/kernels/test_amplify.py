@@ -1,47 +1,16 @@
-"""The amplifying kernel's CUDA source, run on the CPU, against the NumPy reference."""
+"""The whole op's CUDA source, host side and kernels, run on the CPU, against the NumPy reference."""
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.reference import svd_perturb
+from kdguard.runtime.gpu_check.subjects import VARIANTS, feature_maps, worst
+from kdguard.runtime.kernels.device_library import DeviceError
 from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu
-
-KEY = tuple(np.random.default_rng(1).standard_normal(4096).tolist())
-EXPONENTS = tuple(np.random.default_rng(2).uniform(-1, 1, 97).tolist())
-VARIANTS: dict[str, dict[str, object]] = {
-    "plain": {},
-    "rank 1": {"rank": 1},
-    "rank 11": {"rank": 11},
-    "centred": {"centred": True},
-    "adaptive": {"adaptive": 0.5},
-    "pattern": {"modulation": 1, "pattern": EXPONENTS},
-    "tail sign": {"modulation": 2, "pattern": KEY},
-    "coherence": {"coherence": 1.0},
-    "all": {"centred": True, "adaptive": 0.5, "modulation": 2, "pattern": KEY, "coherence": 3.0, "stride": 2},
-}
-SURE = 3e-5
-"""Signs that depend on less than this of the map's size may be decided either way."""
-
-
-def feature_maps(shape: tuple[int, ...], dtype: type = np.float32, seed: int = 0) -> np.ndarray:
-    """Maps [N, C, H, W] with well separated singular values."""
-    rng = np.random.default_rng(seed)
-    images, channels, positions = shape[0], shape[1], int(np.prod(shape[2:]))
-    few = min(channels, positions)
-    left = np.linalg.qr(rng.standard_normal((images, channels, few)))[0]
-    right = np.linalg.qr(rng.standard_normal((images, positions, few)))[0]
-    values = 1.3 ** -np.arange(few) * np.sqrt(positions)
-    return np.ascontiguousarray((left * values @ right.swapaxes(1, 2)).reshape(shape), dtype)
-
-
-def worst(found: np.ndarray, reference: object, shape: tuple[int, ...]) -> float:
-    """Largest error where signs are sure, relative to the largest value."""
-    expected = reference.Y.astype(np.float64)  # type: ignore[attr-defined]
-    sure = (reference.doubt > SURE).reshape(shape[0], 1, *shape[2:])  # type: ignore[attr-defined]
-    return float((np.abs(found.astype(np.float64) - expected) * sure).max() / np.abs(expected).max())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -67,11 +36,52 @@ def test_half_precision_can_be_undone_exactly(kernels: KernelsOnCpu, variant: st
     assert np.abs(change).max() > 0.1
 
 
+def test_bfloat16_can_be_undone_exactly(kernels: KernelsOnCpu) -> None:
+    attributes = SvdPerturbAttributes(rank=4, gain=10.0, centred=True, coherence=3.0)
+    shape = (1, 24, 12, 11)
+    maps = feature_maps(shape, ml_dtypes.bfloat16)
+    found, change = kernels.perturb(maps, attributes)
+    assert worst(found, svd_perturb(maps, attributes), shape) < 2e-2
+    assert change is not None
+    assert np.abs(change).max() > 0.1
+    assert np.array_equal(kernels.restore(found, change), maps)
+
+
+def test_restore(kernels: KernelsOnCpu) -> None:
+    rng = np.random.default_rng(0)
+    perturbed, change = rng.standard_normal((2, 3, 4, 50, 7), np.float32)
+    assert np.array_equal(kernels.restore(perturbed, change), perturbed - change)
+
+
+def test_more_images_than_a_group(kernels: KernelsOnCpu) -> None:
+    attributes = SvdPerturbAttributes(rank=2, gain=5.0, centred=True)
+    maps = feature_maps((7, 6, 4, 5))
+    found, change = kernels.perturb(maps, attributes)
+    assert worst(found, svd_perturb(maps, attributes), maps.shape) < 1e-5
+    for index, image in enumerate(maps):
+        alone, its_change = kernels.perturb(image[None], attributes)
+        assert np.array_equal(found[index], alone[0])
+        assert change is not None
+        assert its_change is not None
+        assert np.array_equal(change[index], its_change[0])
+
+
+def test_what_it_refuses(kernels: KernelsOnCpu) -> None:
+    with pytest.raises(DeviceError, match="kdguard_svd_perturb: invalid argument"):
+        kernels.perturb(np.zeros((1, 513, 1), np.float32), SvdPerturbAttributes())
+    with pytest.raises(DeviceError, match="kdguard_project: invalid argument"):
+        kernels.project(np.zeros((1, 4, 4), np.float32), 17)
+    empty = np.zeros((0, 4, 3), np.float32)
+    assert kernels.perturb(empty, SvdPerturbAttributes())[0].shape == empty.shape
+
+
 def test_strength(kernels: KernelsOnCpu) -> None:
     attributes = SvdPerturbAttributes(rank=2, gain=5.0)
     maps = feature_maps((1, 8, 6, 6))
     for strength in (0.0, 0.25, 1.0, -3.0, 7.0):
         found, _ = kernels.perturb(maps, attributes, strength)
+        stated, _ = kernels.perturb(maps, attributes, strength, on_device=False)
+        assert np.array_equal(found, stated)
         assert worst(found, svd_perturb(maps, attributes, strength), maps.shape) < 1e-5
     assert np.array_equal(kernels.perturb(maps, attributes, 0.0)[0], maps)
 

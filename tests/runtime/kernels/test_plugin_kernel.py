@@ -11,8 +11,9 @@ import pytest
 
 from kdguard.export.errors import MissingDependencyError
 from kdguard.runtime.engines.plugin import KERNEL, SHARED_LIMIT, fits, shared_bytes
+from kdguard.runtime.gpu_check.subjects import gram_with_gap
 from kdguard.runtime.kernels.build import build_plugin_kernel, plugin_fingerprint, source_files
-from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu, gram_with_gap
+from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu
 
 
 def test_shared_memory_is_counted_as_in_the_kernel(kernels: KernelsOnCpu) -> None:
@@ -31,7 +32,7 @@ def test_maps_that_fit() -> None:
 def test_it_is_the_kernel_that_is_tested_elsewhere(kernels: KernelsOnCpu, channels: int, rank: int) -> None:
     gram = np.concatenate([gram_with_gap(channels, rank, 0.1, seed) for seed in range(2)])
     found = kernels.project_as_plugin(gram, rank, shared_bytes(channels, rank))
-    assert np.array_equal(found, kernels.project(gram, rank))
+    assert np.array_equal(found, kernels.project_by_blocks(gram, rank))
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")

@@ -19,19 +19,20 @@ from pathlib import Path
 import numpy as np
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.engines.plugin import shared_bytes
-from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu, gram_with_gap
-from tests.runtime.kernels.test_amplify import VARIANTS, feature_maps
+from kdguard.runtime.gpu_check.subjects import VARIANTS, feature_maps, gram_with_gap
+from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu
 
 kernels = KernelsOnCpu(Path(sys.argv[1]))
 for channels, rank in [(1, 1), (3, 8), (16, 4), (33, 16)]:
     for shared in (True, False):
-        kernels.project(gram_with_gap(channels, rank, 0.1), rank, threads=64, in_shared_memory=shared)
+        kernels.project_by_blocks(gram_with_gap(channels, rank, 0.1), rank, threads=64, in_shared_memory=shared)
     kernels.project_as_plugin(gram_with_gap(channels, rank, 0.1), rank, shared_bytes(channels, rank))
-for name in ("rank 11", "pattern", "coherence", "all"):
-    for shape in [(2, 5, 3, 7), (1, 129, 3, 3)]:
-        attributes = SvdPerturbAttributes(**{"rank": 4, "gain": 10.0, **VARIANTS[name]})
-        kernels.perturb(feature_maps(shape), attributes)
-        kernels.perturb(feature_maps(shape, np.float16), attributes, 0.5, restorable=False)
+for name, shape in [("rank 11", (5, 5, 3, 7)), ("pattern", (1, 33, 5, 30)), ("all", (1, 129, 3, 3))]:
+    attributes = SvdPerturbAttributes(**{"rank": 4, "gain": 10.0, **VARIANTS[name]})
+    kernels.restore(*kernels.perturb(feature_maps(shape), attributes))
+    kernels.perturb(feature_maps(shape, np.float16), attributes, 0.5, restorable=False)
+kernels.gram(feature_maps((4, 3, 2000)), SvdPerturbAttributes(centred=True, stride=2))
+kernels.project(gram_with_gap(100, 2, 0.5), 2)
 print("clean")
 """
 OVERRUN = """

@@ -1,0 +1,61 @@
+"""The command: exit code 0 all passed, 1 something failed, 3 no GPU, no compiler or no NumPy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdguard.export.errors import MissingDependencyError, UserError
+from kdguard.runtime.gpu_check.context import Context
+from kdguard.runtime.gpu_check.environment import has_gpu
+from kdguard.runtime.gpu_check.run import NAMES, run_all
+from kdguard.runtime.kernels.build import build_cuda_kernels, has_nvcc
+from kdguard.runtime.kernels.device_library import DeviceLibrary
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build, check, time, write the report."""
+    parser = argparse.ArgumentParser(prog="gpu-check", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("gpu-check.json"), help="the report to write")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=(), metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--small", action="store_true", help="few and small maps, as for a sanitizer")
+    parser.add_argument("--library", type=Path, help="kernels that are built already")
+    given = parser.parse_args(arguments)
+    try:
+        with tempfile.TemporaryDirectory(prefix="kdguard-") as folder:
+            library = _library(given.library, Path(folder))
+            report = run_all(Context(library, Path(folder), given.small), given.only)
+        report.write(given.out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    verdict = "passed" if report.passed else "FAILED"
+    print(f"{verdict}; {given.out.absolute()}")
+    return int(not report.passed)
+
+
+def _library(path: Path | None, folder: Path) -> DeviceLibrary:
+    """The kernels for this machine's GPU.
+
+    Raises:
+        MissingDependencyError: there is no GPU, no nvcc, or kernels do not run on this GPU.
+        UserError: nvcc refuses the sources, or the library named is none.
+    """
+    if path is None:
+        if not has_gpu():
+            raise MissingDependencyError(
+                "gpu-check needs an NVIDIA GPU, and this machine has none; run it where one is"
+            )
+        if not has_nvcc():
+            raise MissingDependencyError("gpu-check needs nvcc, which is not on the PATH; install the CUDA toolkit")
+        path = build_cuda_kernels(folder / "kernels.so", ["native"])
+    try:
+        library = DeviceLibrary(path.absolute())
+    except (OSError, AttributeError) as error:
+        raise UserError(f"{path} is no build of the kernels: {error}") from error
+    if missing := library.obstacle():
+        raise MissingDependencyError(f"gpu-check needs a GPU that runs the kernels: {missing}")
+    return library
