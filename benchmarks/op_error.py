@@ -14,10 +14,11 @@ from importlib.metadata import version
 
 import numpy as np
 import onnxruntime
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from output import write_results
 
-from kdguard.graph_passes.op import DOMAIN, VERSION, SvdPerturbAttributes, op_functions, reference
+from kdguard.graph_passes.op import SvdPerturbAttributes, reference
+from kdguard.graph_passes.op.one_op import one_op_model
 
 CASES = 125
 GAPS = (0.02, 1e-3, 1e-4)
@@ -41,19 +42,7 @@ VARIANTS: dict[str, dict[str, object]] = {
 
 
 def session(attributes: SvdPerturbAttributes, dtype: int) -> onnxruntime.InferenceSession:
-    shape = ["n", "c", "h", "w"]
-    graph = helper.make_graph(
-        [
-            helper.make_node("SvdPerturb", ["X"], ["Y", "change"], domain=DOMAIN, **attributes.node_attributes()),
-            helper.make_node("SvdRestore", ["Y", "change"], ["Z"], domain=DOMAIN),
-        ],
-        "op",
-        [helper.make_tensor_value_info("X", dtype, shape)],
-        [helper.make_tensor_value_info(name, dtype, shape) for name in ("Y", "Z")],
-    )
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, VERSION)]
-    functions = op_functions(18, exact_change=dtype != TensorProto.FLOAT)
-    model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)
+    model = one_op_model(attributes, dtype=dtype, restored=True)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

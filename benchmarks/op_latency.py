@@ -13,33 +13,49 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
-from onnx import NodeProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from output import write_results
 
-from kdguard.graph_passes.op import DOMAIN, VERSION, SvdPerturbAttributes, op_functions
+from kdguard.graph_passes.op import SvdPerturbAttributes
+from kdguard.graph_passes.op.one_op import one_op_model
+from kdguard.runtime.bench.interleave import Call, interleave
 from kdguard.runtime.kernels.build import build_library
 
 SHAPES = ((64, 256, 256), (64, 720, 1280), (32, 256, 256), (128, 128, 128), (256, 64, 64))
 ROUNDS = 21
 
 
-def session(nodes: list[NodeProto], channels: int, last: str, threads: int, library: Path | None):
+def convolution_model(channels: int) -> onnx.ModelProto:
+    """X -> 3x3 convolution of the same width -> Y."""
     weights = np.random.default_rng(1).standard_normal((channels, channels, 3, 3)).astype(np.float32) / 20
-    constants = {"weights": weights, "first": np.zeros(4, np.int64), "second": np.ones(4, np.int64)}
     graph = helper.make_graph(
-        [*nodes, helper.make_node("Slice", [last, "first", "second"], ["value"])],
-        "op",
+        [helper.make_node("Conv", ["X", "weights"], ["Y"], pads=[1, 1, 1, 1])],
+        "convolution",
         [helper.make_tensor_value_info("X", 1, ["n", channels, "h", "w"])],
-        [helper.make_tensor_value_info("value", 1, None)],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        [helper.make_tensor_value_info("Y", 1, None)],
+        [numpy_helper.from_array(weights, "weights")],
     )
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, VERSION)]
-    model = helper.make_model(graph, opset_imports=opsets, functions=op_functions(18), ir_version=10)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def op_model(channels: int, paired: bool) -> onnx.ModelProto:
+    attributes = SvdPerturbAttributes(rank=4, gain=10.0, shared=paired)
+    return one_op_model(attributes, channels=channels, restored=paired)
+
+
+def session(model: onnx.ModelProto, last: str, threads: int, library: Path | None) -> onnxruntime.InferenceSession:
+    """Of the model with the first value of one tensor as its only output."""
+    constants = {"first": np.zeros(4, np.int64), "second": np.ones(4, np.int64)}
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    model.graph.node.append(helper.make_node("Slice", [last, "first", "second"], ["value"]))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("value", 1, None))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -57,28 +73,18 @@ def feature_map(channels: int, height: int, width: int) -> np.ndarray:
 
 
 def measure(shape: tuple[int, int, int], threads: int, library: Path) -> dict[str, object]:
-    def perturb(shared: bool) -> NodeProto:
-        attributes = SvdPerturbAttributes(rank=4, gain=10.0, shared=shared).node_attributes()
-        return helper.make_node("SvdPerturb", ["X"], ["Y", "change" if shared else ""], domain=DOMAIN, **attributes)
-
-    restore = helper.make_node("SvdRestore", ["Y", "change"], ["Z"], domain=DOMAIN)
-    convolution = helper.make_node("Conv", ["X", "weights"], ["Y"], pads=[1, 1, 1, 1])
+    channels = shape[0]
     given = {
-        "convolution": ([convolution], "Y", None),
-        "in-path, function": ([perturb(False)], "Y", None),
-        "in-path, native": ([perturb(False)], "Y", library),
-        "paired, function": ([perturb(True), restore], "Z", None),
-        "paired, native": ([perturb(True), restore], "Z", library),
+        "convolution": (convolution_model(channels), "Y", None),
+        "in-path, function": (op_model(channels, paired=False), "Y", None),
+        "in-path, native": (op_model(channels, paired=False), "Y", library),
+        "paired, function": (op_model(channels, paired=True), "Z", None),
+        "paired, native": (op_model(channels, paired=True), "Z", library),
     }
-    sessions = {name: session(nodes, shape[0], last, threads, lib) for name, (nodes, last, lib) in given.items()}
+    sessions = {name: session(model, last, threads, lib) for name, (model, last, lib) in given.items()}
     feed = {"X": feature_map(*shape)}
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    for round_number in range(ROUNDS + 2):
-        for name, asked in sessions.items():
-            started = time.perf_counter()
-            asked.run(None, feed)
-            if round_number >= 2:
-                times[name].append(time.perf_counter() - started)
+    subjects = [Call(name, partial(asked.run, None, feed)) for name, asked in sessions.items()]
+    times = interleave(subjects, ROUNDS)
     clean = np.array(times.pop("convolution"))
     ratios = {name: round(float(np.median(np.array(spent) / clean)), 3) for name, spent in times.items()}
     return {

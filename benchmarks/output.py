@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 from pathlib import Path
+
+from kdguard.runtime.report.environment import processor
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -18,12 +19,7 @@ def command_line() -> str:
 
 def machine() -> str:
     """What it ran on."""
-    model = next((line for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
-    return ", ".join([model.partition(":")[2].strip() or platform.machine(), f"{os.cpu_count()} cores"])
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).is_file() else []
+    return f"{processor()}, {os.cpu_count()} cores"
 
 
 def write_results(**measured: object) -> None:

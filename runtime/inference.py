@@ -29,13 +29,20 @@ class BuiltSession(NamedTuple):
     kernels: str
 
 
-def build_session(model: onnx.ModelProto, provider: Provider, threads: int, kernels: Kernels = "auto") -> BuiltSession:
+def build_session(
+    model: onnx.ModelProto,
+    provider: Provider,
+    threads: int,
+    kernels: Kernels = "auto",
+    profile: Path | None = None,
+) -> BuiltSession:
     """An onnxruntime session.
 
     Args:
         provider: `auto` takes CUDA where it works and the CPU elsewhere.
         threads: intra-op threads; 0 lets onnxruntime decide.
         kernels: what runs the op, see `native`.
+        profile: start of the name under which onnxruntime writes what every node took.
 
     Raises:
         UserError: onnxruntime refuses the model, or the native library.
@@ -53,10 +60,13 @@ def build_session(model: onnx.ModelProto, provider: Provider, threads: int, kern
     # Sessions take turns here, clean teacher and hardened model above all. Threads that spin while they wait
     # for their session's next turn take the cores from the one whose turn it is.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     wanted = [_PROVIDERS["cuda"], _PROVIDERS["cpu"]] if provider != "cpu" else [_PROVIDERS["cpu"]]
     # The GPU wheel lists CUDA on machines without a GPU and then falls back without a word, so
     # availability says nothing; only the built session does (`get_providers`).
-    if provider == "auto" and not _has_gpu():
+    if provider == "auto" and not has_gpu():
         wanted = [_PROVIDERS["cpu"]]
     chosen = register(options, model, wanted[0], kernels)
     model, folder = for_runtime(model)
@@ -114,5 +124,6 @@ def _unknown_operators(model: onnx.ModelProto) -> list[str]:
     return [f"{domain}::{name}" for domain, name in sorted(used - known)]
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
+    """Whether this machine shows an NVIDIA GPU; what runs on it only a built session tells."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()

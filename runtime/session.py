@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -50,6 +51,7 @@ class RestorationSession(ImageSession):
         threads: int = 0,
         taps: Sequence[str] = (),
         kernels: Kernels = "auto",
+        profile: Path | None = None,
     ) -> None:
         """Build the session.
 
@@ -58,6 +60,7 @@ class RestorationSession(ImageSession):
             threads: intra-op threads; 0 lets onnxruntime decide.
             kernels: what runs kdguard's op: `auto` takes the native library where it is built and covers
                 the model, `native` insists on it, `function` leaves it alone.
+            profile: see `end_profiling`; start of the name of the file.
 
         Raises:
             UserError: onnxruntime refuses the model, or a tap is not in its graph.
@@ -70,7 +73,7 @@ class RestorationSession(ImageSession):
         self._session: onnxruntime.InferenceSession | None = None
         self._provider = self._kernels = ""
         exposed = with_float_edges(expose_taps(model, taps) if taps else model)
-        self._build = partial(build_session, exposed, provider, threads, kernels)
+        self._build = partial(build_session, exposed, provider, threads, kernels, profile)
         if not self.large:
             self._ready()
             del self._build  # and with it the copy of the model
@@ -105,6 +108,10 @@ class RestorationSession(ImageSession):
         if not self._kernels:
             self._ready()
         return self._kernels
+
+    def end_profiling(self) -> Path:
+        """Where onnxruntime has written what every node of every run took; for sessions with a `profile`."""
+        return Path(self._ready().end_profiling())
 
     def release(self) -> None:
         """Give the memory of a large model back; the next run builds the session again."""

@@ -33,15 +33,19 @@ class SizeRange(NamedTuple):
 DEFAULT_RANGE = SizeRange(Size(64, 64), Size(720, 1280), Size(1080, 1920))
 
 
-def parse_size(text: str) -> Size:
+def parse_size(text: str, option: str = "") -> Size:
     """`HEIGHTxWIDTH`.
+
+    Args:
+        option: where it was said, for the message.
 
     Raises:
         UserError: anything else.
     """
     found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text)
     if not found:
-        raise UserError(f"--shapes: {text!r} is no image size; write HEIGHTxWIDTH, 720x1280 say")
+        where = f"{option}: " if option else ""
+        raise UserError(f"{where}{text!r} is no image size; write HEIGHTxWIDTH, 720x1280 say")
     return Size(*map(int, found.groups()))
 
 
@@ -51,7 +55,7 @@ def parse_range(texts: Sequence[str], card: ModelCard) -> SizeRange:
     Raises:
         UserError: sizes out of order, or such as the model does not take.
     """
-    smallest, tuned, largest = (parse_size(text) for text in texts)
+    smallest, tuned, largest = (parse_size(text, "--shapes") for text in texts)
     if card.fixed_size and {smallest, tuned, largest} != {card.fixed_size}:
         raise UserError(f"--shapes: the model takes images of {Size(*card.fixed_size)} only; leave the option out")
     for axis, name in enumerate(("heights", "widths")):

@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import joblib
 from pydantic import BaseModel
@@ -19,6 +20,7 @@ class Environment(BaseModel):
     command: str
     python: str
     platform: str
+    processor: str = ""
     cores: int
     packages: dict[str, str]
 
@@ -30,12 +32,21 @@ def _installed(package: str) -> str:
         return "not installed"
 
 
+def processor() -> str:
+    """The CPU's name; its architecture where the system does not tell."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.machine()
+
+
 def current_environment() -> Environment:
     """This process."""
     return Environment(
         command=shlex.join(["kdguard", *sys.argv[1:]]),
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
+        processor=processor(),
         cores=joblib.cpu_count(),
         packages={package: _installed(package) for package in PACKAGES},
     )

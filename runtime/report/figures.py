@@ -41,7 +41,8 @@ plt.rcParams.update(
 )
 
 
-def _svg(figure: Figure) -> str:
+def to_svg(figure: Figure) -> str:
+    """A figure as markup; it is closed."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     plt.close(figure)
@@ -77,7 +78,7 @@ def scoreboard_plot(board: Scoreboard) -> str:
     for source in ("none", "clean", "hardened"):
         axes.plot([], [], "o", color=COLOURS[source], label=_LABELS[source])
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.22), ncols=3, frameon=False)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def _sides(entry: SummaryEntry) -> list[tuple[str, Group, float]]:
@@ -107,7 +108,7 @@ def curves_plot(trials: Sequence[TrialResult]) -> str:
         axes.legend(frameon=False, fontsize=8)
     for row in panels:
         row[0].set_ylabel("L1 to ground truth (training)")
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def spectra_plot(restored: Sequence[RestoredImage]) -> str:
@@ -132,7 +133,7 @@ def spectra_plot(restored: Sequence[RestoredImage]) -> str:
     axes.set_xlabel("spatial frequency, cycles per pixel")
     axes.set_ylabel("power")
     axes.legend(frameon=False, ncols=3, loc="upper right")
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def singular_values_plot(clean: NDArray[np.float32], hardened: NDArray[np.float32]) -> str:
@@ -151,7 +152,7 @@ def singular_values_plot(clean: NDArray[np.float32], hardened: NDArray[np.float3
     axes.set_xlabel("singular value, largest first")
     axes.set_ylabel("size")
     axes.legend(frameon=False)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def heatmap(values: NDArray[np.float32]) -> Image:

@@ -16,7 +16,7 @@ from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.float_edges import with_float_edges
 from kdguard.runtime.harden import HardenOptions, harden
-from kdguard.runtime.inference import _has_gpu
+from kdguard.runtime.inference import has_gpu
 from kdguard.runtime.open_model import guess_card
 from kdguard.runtime.session import RestorationSession
 from tests.awkward_graphs import PADS
@@ -74,7 +74,7 @@ def test_others_are_left_alone() -> None:
     assert with_float_edges(model) is model
 
 
-@pytest.mark.skipif(_has_gpu(), reason="a GPU has the kernels")
+@pytest.mark.skipif(has_gpu(), reason="a GPU has the kernels")
 def test_models_that_compute_in_it_end_in_one_line(
     tmp_path: Path, pairs_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

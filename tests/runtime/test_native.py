@@ -14,7 +14,8 @@ from kdguard.export.errors import MissingDependencyError
 from kdguard.export.model_card import ModelCard
 from kdguard.export.onnx_files import load_onnx
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
-from kdguard.graph_passes.op import DOMAIN, VERSION, SvdPerturbAttributes, op_functions
+from kdguard.graph_passes.op import SvdPerturbAttributes
+from kdguard.graph_passes.op.one_op import one_op_model
 from kdguard.graph_passes.op.reference import svd_perturb
 from kdguard.graph_passes.substitute_op import SubstituteOp
 from kdguard.runtime.gpu_check.subjects import VARIANTS, feature_maps, worst
@@ -51,18 +52,7 @@ def op_session(
     attributes: SvdPerturbAttributes, dtype: int, rank: int, library: Path | None, threads: int = 1
 ) -> onnxruntime.InferenceSession:
     """X -> SvdPerturb -> Y, and restored again -> Z where the change is handed out."""
-    shape = ["n", "c", *(f"s{axis}" for axis in range(rank - 2))]
-    names = ["Y", "Z"] if attributes.shared else ["Y"]
-    nodes = [helper.make_node("SvdPerturb", ["X"], ["Y", "change"], domain=DOMAIN, **attributes.node_attributes())]
-    if attributes.shared:
-        nodes.append(helper.make_node("SvdRestore", ["Y", "change"], ["Z"], domain=DOMAIN))
-    else:
-        names.append("change")
-    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT if n == "change" else dtype, None) for n in names]
-    graph = helper.make_graph(nodes, "op", [helper.make_tensor_value_info("X", dtype, shape)], outputs)
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, VERSION)]
-    functions = op_functions(18, exact_change=dtype != TensorProto.FLOAT)
-    model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)
+    model = one_op_model(attributes, rank=rank, dtype=dtype, restored=attributes.shared)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     if library:

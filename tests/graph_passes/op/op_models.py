@@ -5,9 +5,11 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
-from kdguard.graph_passes.op import DOMAIN, VERSION, SvdPerturbAttributes, op_functions
+from kdguard.graph_passes.op import SvdPerturbAttributes, op_functions
+from kdguard.graph_passes.op.one_op import one_op_model
+from kdguard.runtime.float_edges import with_float_edges
 from tests.conftest import run_onnx
 
 bfloat16 = np.dtype(ml_dtypes.bfloat16)
@@ -32,29 +34,20 @@ def op_model(
     The change is exact for 16-bit types unless told otherwise. bfloat16 models read and write float,
     because onnxruntime's Python bindings take no bfloat16 arrays.
     """
-    shape = ["n", "c", *(f"d{i}" for i in range(rank - 2))]
-    driven = [] if strength is None else ["strength"]
-    nodes = [
-        helper.make_node("SvdPerturb", ["x", *driven], ["y", "change"], domain=DOMAIN, **attributes.node_attributes()),
-        helper.make_node("SvdRestore", ["y", "change"], ["z"], domain=DOMAIN),
-    ]
-    outside = TensorProto.FLOAT if dtype == TensorProto.BFLOAT16 else dtype
-    nodes.insert(0, helper.make_node("Cast", ["X"], ["x"], to=dtype))
-    nodes += [helper.make_node("Cast", [name.lower()], [name], to=outside) for name in ("Y", "Z")]
-    graph = helper.make_graph(
-        nodes,
-        "op",
-        [helper.make_tensor_value_info("X", outside, shape)],
-        [helper.make_tensor_value_info(name, outside, shape) for name in ("Y", "Z")],
-        [] if strength is None else [numpy_helper.from_array(np.array(strength, np.float32), "strength")],
+    functions = None if exact_change is None else op_functions(opset, exact_change=exact_change)
+    model = one_op_model(
+        attributes,
+        rank=rank,
+        dtype=dtype,
+        restored=True,
+        strength=strength is not None,
+        opset=opset,
+        functions=functions,
     )
-    exact = dtype != TensorProto.FLOAT if exact_change is None else exact_change
-    return helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, VERSION)],
-        functions=op_functions(opset, exact_change=exact),
-        ir_version=10,
-    )
+    if strength is not None:
+        model.graph.input.pop()
+        model.graph.initializer.append(numpy_helper.from_array(np.array(strength, np.float32), "strength"))
+    return with_float_edges(model)
 
 
 def run_op(

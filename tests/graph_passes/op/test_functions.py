@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from kdguard.graph_passes.layers import subgraphs
 from kdguard.graph_passes.op import DOMAIN, MIN_OPSET, OP_TYPES, VERSION, SvdPerturbAttributes, functions, op_functions
 from kdguard.graph_passes.op.conventions import Modulation
+from kdguard.graph_passes.op.one_op import one_op_model
 from tests.conftest import run_onnx
 from tests.graph_passes.op.op_models import map_with_spectrum, op_model, relative_error, run_op
 from tests.graph_passes.op.test_parity import ALONE, KEY
@@ -27,11 +28,11 @@ def all_nodes(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
 @pytest.mark.parametrize("opset", [15, 18, 23])
 @pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16])
 def test_passes_full_checker_and_strict_inference(opset: int, dtype: int) -> None:
-    model = op_model(SvdPerturbAttributes(), opset=opset, dtype=dtype)
+    model = one_op_model(SvdPerturbAttributes(), opset=opset, dtype=dtype, restored=True)
     onnx.checker.check_model(model, full_check=True)
     inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    types = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
-    assert (types["y"], types["change"], types["z"]) == (dtype, TensorProto.FLOAT, dtype)
+    types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.graph.value_info, *inferred.graph.output)}
+    assert (types["Y"], types["change"], types["Z"]) == (dtype, TensorProto.FLOAT, dtype)
 
 
 @pytest.mark.parametrize("exact_change", [False, True])

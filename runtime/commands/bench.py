@@ -1,0 +1,68 @@
+"""`kdguard bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdguard.runtime.commands import options
+
+
+def bench(
+    hardened: Annotated[Path, typer.Argument(help="The hardened model, an ONNX file.")],
+    teacher: Annotated[Path, typer.Option(help="The clean teacher.")],
+    providers: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAMES", help="cpu, cuda; by default the CPU, and CUDA where there is a GPU."),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="HEIGHTxWIDTH", help="Of the image; 256x256, rounded to what the model takes."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Runs of each model that are timed.")] = 21,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Of every subject; one per core.")] = None,
+    task: options.Task = None,
+    layout: options.Layout = None,
+    size_multiple: options.SizeMultiple = None,
+    extra_input: options.ExtraInput = None,
+    json: options.Json = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw it, as .svg or .png.")] = None,
+) -> None:
+    """Time the hardened model against the clean one, in turns, and the op against a copy and an SVD."""
+    from kdguard.export.files import check_outputs, write_json
+    from kdguard.export.onnx_files import load_onnx, model_files
+    from kdguard.graph_passes.inventory import hardened_layers
+    from kdguard.runtime.bench.measure import bench as run_bench
+    from kdguard.runtime.bench.options import bench_options
+    from kdguard.runtime.bench.subject import Subject, choose_size
+    from kdguard.runtime.bench.tables import op_table, speed_table
+    from kdguard.runtime.manifest import other_teacher
+    from kdguard.runtime.open_model import resolve_common_card
+    from kdguard.runtime.terminal import say, show
+
+    check_outputs([json, plot], [*model_files(teacher), *model_files(hardened)])
+    if plot:
+        from kdguard.runtime.bench.plot import check_plot_name
+
+        check_plot_name(plot)
+    chosen = bench_options(options.split_names(providers), size, rounds, threads)
+    models = load_onnx(teacher), load_onnx(hardened)
+    overrides = options.card_overrides(None, layout, size_multiple, extra_input)
+    card = resolve_common_card(*models, task, str(teacher), overrides)
+    subject = Subject(teacher, hardened, models, card, choose_size(size, card, "--size"))
+    if not hardened_layers(models[1]):  # allowed: prior defences are timed in the same way
+        say(f"{hardened} holds no kdguard nodes: nothing is hardened in it", "yellow")
+    if warning := other_teacher(hardened, teacher):
+        say(warning, "yellow")
+    found = run_bench(subject, chosen)
+    show(speed_table(found))
+    if any(entry.op_alone for entry in found.providers):
+        show(op_table(found))
+    if json:
+        write_json(json, found.model_dump())
+    if plot:
+        from kdguard.runtime.bench.plot import write_plot
+
+        write_plot(plot, found)
