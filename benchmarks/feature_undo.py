@@ -33,7 +33,7 @@ from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.analysis.crops import centre_crops
-from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.resolve_card import resolve_card
 from kdguard.runtime.session import RestorationSession
 
 Maps = list[NDArray[np.float32]]

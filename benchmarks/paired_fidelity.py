@@ -28,7 +28,7 @@ from kdguard.graph_passes.layers import find_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.analysis.crops import centre_crops
 from kdguard.runtime.fidelity import measure_fidelity
-from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.resolve_card import resolve_card
 from kdguard.runtime.session import RestorationSession
 
 GAINS = (10.0, 40.0, 100.0)

@@ -32,7 +32,7 @@ from kdguard.runtime.defences.base import Defence
 from kdguard.runtime.defences.calibrate import calibrate
 from kdguard.runtime.defences.literal_asvp import RANK
 from kdguard.runtime.fidelity import measure_fidelity
-from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.resolve_card import resolve_card
 from kdguard.runtime.session import RestorationSession
 
 BUDGET_DB = 0.1

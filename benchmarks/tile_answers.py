@@ -15,8 +15,8 @@ from output import write_results
 from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import get_task
 from kdguard.runtime.metrics import psnr
-from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.red_team.pieces import Scissors
+from kdguard.runtime.resolve_card import resolve_card
 from kdguard.runtime.session import RestorationSession
 
 TILES = 24

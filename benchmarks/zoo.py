@@ -14,7 +14,7 @@ from kdguard.export.image_pairs import ImagePair, load_pairs
 from kdguard.export.model_card import ModelCard
 from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import TASKS, get_task
-from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.resolve_card import resolve_card
 
 ROOT = Path(__file__).parent.parent
 ZOO = Path(os.environ.get("KDGUARD_ZOO", ROOT.parent / "shared" / "zoo"))

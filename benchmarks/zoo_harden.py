@@ -28,7 +28,7 @@ from kdguard.export.tasks import get_task
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.fidelity import measure_fidelity
 from kdguard.runtime.manifest import Manifest, manifest_path
-from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.resolve_card import resolve_card
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.strip import REFIT_IMAGES, measure_strip
 

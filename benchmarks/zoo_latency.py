@@ -30,7 +30,7 @@ from kdguard.graph_passes.costs import count_costs, estimated_ratio
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.kernels.build import FOLDER_VARIABLE, build_library, library_path
-from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.resolve_card import resolve_card
 from kdguard.runtime.session import RestorationSession
 
 REPEATS, SECONDS = 11, 40.0

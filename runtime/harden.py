@@ -23,7 +23,7 @@ from kdguard.runtime.auto.slowdown import estimate_slowdown
 from kdguard.runtime.distortion import feature_distortion, refuse_overflow
 from kdguard.runtime.fidelity import FidelityReport, check_budget, measure_fidelity
 from kdguard.runtime.manifest import Coverage, Manifest, describe_layers, find_manifest, manifest_path, tell_placements
-from kdguard.runtime.open_model import guess_card, resolve_card
+from kdguard.runtime.resolve_card import guess_card, resolve_card
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.strip import REFIT_IMAGES, StripReport, measure_strip
 from kdguard.runtime.terminal import progress_bar, say

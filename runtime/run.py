@@ -19,13 +19,13 @@ from kdguard.export.user_code import import_callable
 from kdguard.runtime.fidelity import FidelityReport, RestoredImage, measure_fidelity
 from kdguard.runtime.harden import harden
 from kdguard.runtime.manifest import Manifest
-from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.pipeline import Pipeline
 from kdguard.runtime.red_team.attack import AttackOutcome, attack
 from kdguard.runtime.red_team.options import AttackOptions
 from kdguard.runtime.red_team.table import scoreboard_table
 from kdguard.runtime.report.environment import current_environment
 from kdguard.runtime.report.summary import RunSummary, conclude
+from kdguard.runtime.resolve_card import resolve_card
 from kdguard.runtime.session import RestorationSession, check_taps
 from kdguard.runtime.tables import fidelity_table
 from kdguard.runtime.terminal import announce, progress_bar, say, show

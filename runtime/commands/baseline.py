@@ -65,7 +65,7 @@ def baseline(
     from kdguard.runtime.defences import Subject, get_defence
     from kdguard.runtime.defences.calibrate import calibrate, middle_layers
     from kdguard.runtime.fidelity import check_budget
-    from kdguard.runtime.open_model import resolve_card
+    from kdguard.runtime.resolve_card import resolve_card
     from kdguard.runtime.terminal import say
 
     check_budget(budget_db)

@@ -39,7 +39,7 @@ def bench(
     from kdguard.runtime.bench.subject import Subject, choose_size
     from kdguard.runtime.bench.tables import op_table, speed_table
     from kdguard.runtime.manifest import other_teacher
-    from kdguard.runtime.open_model import resolve_common_card
+    from kdguard.runtime.resolve_card import resolve_common_card
     from kdguard.runtime.terminal import say, show
 
     check_outputs([json, plot], [*model_files(teacher), *model_files(hardened)])

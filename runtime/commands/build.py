@@ -67,7 +67,7 @@ def build(
     from kdguard.runtime.engines.manifest import manifest_path
     from kdguard.runtime.engines.options import BuildOptions
     from kdguard.runtime.engines.shapes import default_range, parse_range
-    from kdguard.runtime.open_model import resolve_card
+    from kdguard.runtime.resolve_card import resolve_card
     from kdguard.runtime.terminal import say
 
     kind = ENGINES[engine.value]

@@ -40,7 +40,7 @@ def inspect(
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.graph_passes.layers import find_layers
     from kdguard.runtime.manifest import find_manifest, tell_placements
-    from kdguard.runtime.open_model import resolve_card
+    from kdguard.runtime.resolve_card import resolve_card
     from kdguard.runtime.tables import analysis_table, layer_table
     from kdguard.runtime.terminal import say, show
     from kdguard.runtime.upgrade import needs_upgrade, upgrade_checked

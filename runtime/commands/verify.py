@@ -32,7 +32,7 @@ def verify(
     from kdguard.export.tasks import get_task
     from kdguard.runtime.fidelity import measure_fidelity
     from kdguard.runtime.manifest import other_teacher
-    from kdguard.runtime.open_model import resolve_common_card
+    from kdguard.runtime.resolve_card import resolve_common_card
     from kdguard.runtime.shipped import layers_of, load_shipped, shipped_files, start
     from kdguard.runtime.tables import fidelity_table
     from kdguard.runtime.terminal import progress_bar, say, show

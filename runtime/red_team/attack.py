@@ -17,7 +17,6 @@ from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import get_task
 from kdguard.runtime.engines.session import Engine
 from kdguard.runtime.metrics import check_scorable
-from kdguard.runtime.open_model import resolve_common_card
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.recipes.base import ENGINE_HIDES, Loot, NothingToWorkWithError, Recipe, Source
 from kdguard.runtime.red_team.landmarks import kept_landmarks
@@ -31,6 +30,7 @@ from kdguard.runtime.red_team.summarise import make_scoreboard
 from kdguard.runtime.red_team.sweep import tune_and_run
 from kdguard.runtime.red_team.teacher_cache import TeacherCache
 from kdguard.runtime.red_team.trial import Trial, TrialResult
+from kdguard.runtime.resolve_card import resolve_common_card
 from kdguard.runtime.shipped import Shipped, hash_shipped, layers_of, load_shipped
 from kdguard.runtime.terminal import say
 from kdguard.runtime.wording import counted

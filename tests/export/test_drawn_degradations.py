@@ -16,7 +16,7 @@ from kdguard.export.tasks.depth import draw_depth
 from kdguard.export.tasks.low_light import LowLight, linear_to_srgb, srgb_to_linear
 from kdguard.export.tasks.underwater import WATER_TYPES, Underwater
 from kdguard.runtime.metrics import psnr
-from kdguard.runtime.open_model import open_session
+from kdguard.runtime.resolve_card import open_session
 from tests.conftest import photograph
 
 CLEAN = photograph(96).astype(np.float32) / 255

@@ -14,7 +14,7 @@ from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.layers import find_layers
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.metrics import psnr
-from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.resolve_card import resolve_card
 from kdguard.runtime.session import RestorationSession
 
 LAYERS = {

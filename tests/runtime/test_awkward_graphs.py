@@ -12,7 +12,7 @@ from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.harden import HardenOptions, harden
 from kdguard.runtime.manifest import Manifest
-from kdguard.runtime.open_model import open_session
+from kdguard.runtime.resolve_card import open_session
 from tests.awkward_graphs import CASES, mystery_operator
 from tests.conftest import photograph
 

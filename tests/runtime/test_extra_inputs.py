@@ -9,7 +9,7 @@ from onnx import TensorProto
 from kdguard.export.errors import UserError
 from kdguard.export.model_card import CardOverrides
 from kdguard.runtime.extra_inputs import fill_input, known_sizes
-from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.resolve_card import resolve_card
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net, photograph
 from tests.foreign_models import with_input_shape, with_noise_level

@@ -17,7 +17,7 @@ from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.float_edges import with_float_edges
 from kdguard.runtime.harden import HardenOptions, harden
 from kdguard.runtime.inference import has_gpu
-from kdguard.runtime.open_model import guess_card
+from kdguard.runtime.resolve_card import guess_card
 from kdguard.runtime.session import RestorationSession
 from tests.awkward_graphs import PADS
 from tests.conftest import conv_weights, make_conv_net, make_model, photograph

@@ -15,7 +15,7 @@ from kdguard.export.onnx_files import load_onnx, sha256_of_model
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime import side_by_side
 from kdguard.runtime.harden import HardenOptions, harden
-from kdguard.runtime.open_model import open_session
+from kdguard.runtime.resolve_card import open_session
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import photograph
 from tests.large_model import write_large_teacher
@@ -76,7 +76,7 @@ def test_the_teachers_data_is_never_overwritten(
 
 
 def test_large_sessions_take_turns(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kdguard.runtime.open_model import guess_card
+    from kdguard.runtime.resolve_card import guess_card
 
     model = load_onnx(teacher)
     card = guess_card(model, None)

@@ -12,7 +12,7 @@ from kdguard.export.image_pairs import load_pairs
 from kdguard.export.tasks import get_task
 from kdguard.runtime.fidelity import measure_fidelity
 from kdguard.runtime.metrics import PSNR_CEILING, psnr, radial_power_spectrum, ssim
-from kdguard.runtime.open_model import open_session
+from kdguard.runtime.resolve_card import open_session
 from tests.conftest import photograph
 
 RGB, SR = get_task("deraining"), get_task("super-resolution")

@@ -10,8 +10,8 @@ from onnx import helper
 
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import CardOverrides, ModelCard
-from kdguard.runtime.open_model import resolve_card
 from kdguard.runtime.probe import VALUE_RANGES, best_value_range, close_calls, score_value_ranges
+from kdguard.runtime.resolve_card import resolve_card
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net, make_model, photograph
 from tests.foreign_models import in_value_range, with_input_shape
@@ -86,7 +86,7 @@ def test_a_close_call_names_what_was_taken_and_the_runner_up(
     pairs_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = {(0.0, 1.0): 30.0, (-1.0, 1.0): 30.3, (0.0, 255.0): 30.1}
-    monkeypatch.setattr("kdguard.runtime.open_model.score_value_ranges", lambda *_: scores)
+    monkeypatch.setattr("kdguard.runtime.resolve_card.score_value_ranges", lambda *_: scores)
     for overrides, options in (
         (CardOverrides(), "--value-range -1 1 or --value-range 0 255"),
         (CardOverrides(in_pipeline=True), "teacher.value_range: [-1, 1] or teacher.value_range: [0, 255]"),

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.model_card import CardOverrides, ModelCard, write_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
-from kdguard.runtime.open_model import open_session, resolve_card, resolve_common_card
+from kdguard.runtime.resolve_card import open_session, resolve_card, resolve_common_card
 from kdguard.runtime.session import RestorationSession, check_taps
 from tests.conftest import conv_weights, make_conv_net, make_model, photograph
 

@@ -7,7 +7,7 @@ import pytest
 from onnx import helper
 
 from kdguard.export.errors import UserError
-from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.resolve_card import resolve_card
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.tiling import default_overlap, restore_tiled
 from tests.conftest import conv_weights, make_conv_net, make_model, photograph

@@ -14,7 +14,7 @@ from kdguard.export.onnx_files import default_opset, load_onnx, save_onnx
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime import upgrade
 from kdguard.runtime.harden import HardenOptions, harden
-from kdguard.runtime.open_model import guess_card
+from kdguard.runtime.resolve_card import guess_card
 from tests.conftest import make_conv_net
 from tests.foreign_models import with_noise_level
 

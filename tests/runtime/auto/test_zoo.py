@@ -13,7 +13,7 @@ from kdguard.export.tasks import get_task
 from kdguard.runtime.analysis.crops import centre_crop
 from kdguard.runtime.fidelity import measure_fidelity
 from kdguard.runtime.harden import HardenOptions, harden
-from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.resolve_card import resolve_card
 from kdguard.runtime.session import RestorationSession
 
 TASK, SIDE, CROPS, UNSEEN = "underwater", 96, 8, 2

@@ -15,7 +15,7 @@ from kdguard.runtime.engines.manifest import read_manifest
 from kdguard.runtime.engines.options import BuildOptions
 from kdguard.runtime.engines.shapes import Size, SizeRange
 from kdguard.runtime.harden import HardenOptions, harden
-from kdguard.runtime.open_model import resolve_card
+from kdguard.runtime.resolve_card import resolve_card
 
 SIDE, CROPS = 96, 4
 
