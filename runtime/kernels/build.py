@@ -30,8 +30,8 @@ PLUGIN_SOURCE = SOURCES / "plugin.cu"
 PLUGIN_ARCHITECTURE = "compute_75"
 """The oldest that TensorRT 11 and CUDA 13 know; newer GPUs take it too."""
 FOLDER_VARIABLE = "KDGUARD_NATIVE"
-GPUS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "compute_120")
-"""Code for Turing to Blackwell, and for newer ones what their driver compiles."""
+GPUS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+"""Turing to Blackwell."""
 CUDA_FLAGS = ("-std=c++17", "-O3", "--threads=0", "-Xcompiler=-fPIC,-fvisibility=hidden")
 
 
@@ -172,6 +172,15 @@ def has_nvcc() -> bool:
     return shutil.which(nvcc_name()) is not None
 
 
+def gpus_of_nvcc() -> tuple[str, ...]:
+    """Those of `GPUS` that this nvcc knows, and code for newer ones, which their driver compiles; none without nvcc."""
+    if not has_nvcc():
+        return ()
+    known = _run([nvcc_name(), "--list-gpu-code"]).split()
+    gpus = [gpu for gpu in GPUS if gpu in known]
+    return (*gpus, gpus[-1].replace("sm_", "compute_")) if gpus else ()
+
+
 def nvcc_name() -> str:
     """What the CUDA compiler is called."""
     return os.environ.get("NVCC", "nvcc")
@@ -221,10 +230,11 @@ def _link(
     return target
 
 
-def _run(command: Sequence[str]) -> None:
+def _run(command: Sequence[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # a compiler on our files
     if done.returncode:
         raise UserError(f"{' '.join(command)} failed:\n{done.stderr.strip()}")
+    return done.stdout
 
 
 def main() -> None:
@@ -236,8 +246,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.kernels_on_cpu and given.out is None:
         parser.error("--kernels-on-cpu needs --out")
-    gpus = () if given.no_cuda or not has_nvcc() else GPUS
+    gpus: tuple[str, ...] = ()
     try:
+        gpus = () if given.no_cuda else gpus_of_nvcc()
         if given.kernels_on_cpu:
             made = build_kernels_on_cpu(given.out)
         else:
@@ -245,9 +256,11 @@ def main() -> None:
         used = "" if given.out else ": kdguard uses it from now on; delete it, and the functions in the files run again"
         print(f"{made}{used}")
         if not given.kernels_on_cpu:
-            print("for the CPU" + (" and CUDA" if gpus else "; for CUDA too where nvcc is there" * (not given.no_cuda)))
+            print(f"for the CPU and for CUDA: {', '.join(gpus)}" if gpus else "for the CPU; for CUDA too where nvcc is")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        if gpus:
+            print("--no-cuda leaves the CUDA kernels out", file=sys.stderr)
         sys.exit(error.exit_code)
 
 

@@ -215,6 +215,9 @@ def test_a_file_that_is_no_such_library(kind: str, tmp_path: Path) -> None:
         build_kernels_on_cpu(broken)
     with pytest.raises(MissingDependencyError, match=r"broken\.so cannot be loaded into this onnxruntime"):
         register(onnxruntime.SessionOptions(), HARDENED, CPU, library=broken)
+    if kind == "text":
+        with pytest.raises(MissingDependencyError, match=r"cannot be looked into: .*broken\.so"):
+            register(onnxruntime.SessionOptions(), HARDENED, CUDA, library=broken)
 
 
 def test_two_libraries_of_one_domain(library: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from kdguard.export.errors import MissingDependencyError
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.reference import svd_perturb
 from kdguard.runtime.gpu_check.subjects import feature_maps, worst
-from kdguard.runtime.kernels.build import build_cuda_kernels, build_library, has_nvcc
+from kdguard.runtime.kernels.build import build_cuda_kernels, build_library, gpus_of_nvcc, has_nvcc
 from kdguard.runtime.kernels.device_library import DeviceLibrary
 from kdguard.runtime.native import obstacle, register
 from tests.runtime.test_native import CUDA, HARDENED, op_session
@@ -53,6 +53,17 @@ def test_runs_where_onnxruntime_falls_back(library: Path) -> None:
     )
     image = np.zeros((1, 3, 16, 16), np.float32)
     assert np.isfinite(session.run(None, {session.get_inputs()[0].name: image})[0]).all()
+
+
+def test_asks_nvcc_which_gpus_it_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older one must not make the whole build fail, and what it knows best is for newer GPUs too."""
+    old = tmp_path / "old-nvcc"
+    old.write_text("#!/bin/sh\nprintf 'sm_52\\nsm_75\\nsm_86\\n'\n")
+    old.chmod(0o700)
+    monkeypatch.setenv("NVCC", str(old))
+    assert gpus_of_nvcc() == ("sm_75", "sm_86", "compute_86")
+    monkeypatch.setenv("NVCC", "nvcc-of-nowhere")
+    assert gpus_of_nvcc() == ()
 
 
 def test_without_nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

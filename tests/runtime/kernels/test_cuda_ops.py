@@ -10,8 +10,9 @@ from onnx import TensorProto, helper
 from kdguard.graph_passes.op import DOMAIN, VERSION, SvdPerturbAttributes
 from kdguard.graph_passes.op.reference import svd_perturb
 from kdguard.runtime.gpu_check.subjects import exact_projector, feature_maps, gram_with_gap, projector, worst
+from kdguard.runtime.native import obstacle, register
 from tests.runtime.kernels.kernels_on_cpu import KernelsOnCpu
-from tests.runtime.test_native import ALL, CPU, op_session
+from tests.runtime.test_native import ALL, CPU, CUDA, HARDENED, op_session
 
 SHAPE = (2, 17, 9, 11)
 
@@ -74,3 +75,8 @@ def test_what_it_refuses(kernels: KernelsOnCpu) -> None:
         session.run(None, {"X": np.zeros((1, 513, 2), np.float32)})
     empty = np.zeros((0, 4, 3), np.float32)
     assert session.run(None, {"X": empty})[0].shape == empty.shape
+
+
+def test_covers_cuda_where_its_kernels_run(kernels: KernelsOnCpu) -> None:
+    assert obstacle(HARDENED, CUDA, kernels.path) == ""
+    assert register(onnxruntime.SessionOptions(), HARDENED, CUDA, library=kernels.path) == "native"
