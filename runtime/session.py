@@ -124,7 +124,7 @@ class RestorationSession:
         A model that insists on a batch gets one image repeated, and answers for one.
 
         Args:
-            further: values of inputs that the card does not know, by name.
+            further: values of inputs that the card does not know, by name; of those it knows, in place of its own.
         """
         if self.card.batch > 1 and len(tensor) == 1:
             outputs = self._run(np.repeat(tensor, self.card.batch, 0), further or {})
@@ -137,7 +137,7 @@ class RestorationSession:
         feed: dict[str, NDArray[Any]] = {image.name: tensor.astype(numpy_type(self.input_type)), **further}
         declared = {name: given.shape for name, given in self._inputs.items()}
         for name, filled in fill_inputs(self.card, declared, tensor.shape).items():
-            feed[name] = filled.astype(numpy_type(self._inputs[name].type))
+            feed.setdefault(name, filled.astype(numpy_type(self._inputs[name].type)))
         try:
             outputs = session.run([self.card.output_name, *self.taps], feed)
         except Exception as error:  # onnxruntime raises a dozen types without a common public base
@@ -211,7 +211,7 @@ def check_taps(taps: Sequence[str], model: onnx.ModelProto, name: str = "model")
 
 
 def expose_taps(model: onnx.ModelProto, taps: Sequence[str]) -> onnx.ModelProto:
-    """A copy of the model with intermediate tensors as further outputs: what any holder can do.
+    """A copy of the model with intermediate tensors as further outputs, where they are none: what any holder can do.
 
     Raises:
         UserError: a tap is not a tensor of the main graph.
@@ -219,5 +219,6 @@ def expose_taps(model: onnx.ModelProto, taps: Sequence[str]) -> onnx.ModelProto:
     check_taps(taps, model)
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
-    tapped.graph.output.extend(onnx.ValueInfoProto(name=tap) for tap in taps)
+    present = {value.name for value in model.graph.output}
+    tapped.graph.output.extend(onnx.ValueInfoProto(name=tap) for tap in taps if tap not in present)
     return tapped

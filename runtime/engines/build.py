@@ -17,6 +17,7 @@ from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.files import atomic_path, sha256_of_file, to_json
 from kdguard.export.model_card import ModelCard
 from kdguard.export.onnx_files import save_onnx, sha256_of_model
+from kdguard.graph_passes.insert_key_gate import with_required_key
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.engines import EngineKind
 from kdguard.runtime.engines.gpus import AMPERE, RTX_DEFAULT
@@ -114,7 +115,8 @@ def build_engine(
     )
     check_installed(kind)
     identity = sha256_of_model(hardened)
-    ready = written_out(model, precision)
+    # A key with a default would become a constant.
+    ready = written_out(with_required_key(model), precision)
     shapes = profile(ready, card, sizes)
     # The engine takes its place first: an old manifest refuses a new engine, which is the safe way to be interrupted.
     with (
