@@ -17,6 +17,8 @@ from kdguard.export.errors import UserError, first_problem
 from kdguard.export.tasks import get_task
 
 CARD_KEY = "kdguard.card"
+KEY_INPUT = "kdguard_key"
+"""Input of a key gate (docs/key-gate.md). No card speaks of it: without a key it is left out, or zeros."""
 MAX_SCALE = 16
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 
@@ -218,7 +220,7 @@ def infer_card(
         get_task(task)
     overrides = CardOverrides() if overrides is None else overrides
     check_extra_inputs(model, overrides, where)
-    known = {tensor.name for tensor in model.graph.initializer} | set(overrides.extra_inputs)
+    known = {KEY_INPUT, *(tensor.name for tensor in model.graph.initializer), *overrides.extra_inputs}
     inputs = [value for value in model.graph.input if value.name not in known]
     images = [value for value in inputs if value.type.tensor_type.elem_type in _FLOATS and len(_dimensions(value)) == 4]
     if len(images) != 1:

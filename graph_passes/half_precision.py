@@ -14,9 +14,12 @@ from onnx_ir.passes.common import (
 
 from kdguard.export.large_models import is_large
 from kdguard.export.onnx_files import default_opset
+from kdguard.graph_passes.insert_key_gate import InsertKeyGate
+from kdguard.graph_passes.key_gate import read_gate
 from kdguard.graph_passes.op.attributes import DOMAIN
 from kdguard.graph_passes.op.functions import op_functions
 from kdguard.graph_passes.pass_base import GraphPass, PassResult, PreconditionError
+from kdguard.graph_passes.remove_key_gate import RemoveKeyGate
 
 FLOAT16, BFLOAT16 = onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16
 PLACEHOLDER = "kdguard_placeholder_"
@@ -31,6 +34,7 @@ class HalfPrecision(GraphPass):
     2. It knows nothing of our nodes, so identities stand in for them meanwhile. They come back with fp16 maps and the
        functions that undo themselves exactly in 16 bits; what one node hands to another stays float.
     3. Somebody else's functions are written out first.
+    4. A key gate steps aside meanwhile and stays float: sums of its hash leave the range of fp16.
     """
 
     def requires(self, model: onnx.ModelProto) -> None:
@@ -44,6 +48,10 @@ class HalfPrecision(GraphPass):
 
         if any(tensor.data_type == FLOAT16 for tensor in model.graph.initializer):
             return PassResult(model, modified=False)
+        if gate := read_gate(model):
+            without = self.call(RemoveKeyGate()(model).model)
+            again = InsertKeyGate(gate.digests, gate.hints, required=gate.required, seed=gate.seed)
+            return again(without.model) if without.modified else PassResult(model, modified=False)
         ours = {function.name for function in model.functions if function.domain == DOMAIN}
         plain = onnx.ModelProto()
         plain.CopyFrom(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -127,6 +128,19 @@ class RefitConsumers(GraphPass):
         del result.graph.initializer[:]
         result.graph.initializer.extend(kept)
         return PassResult(result, modified=True)
+
+
+def refitted_outputs(model: onnx.ModelProto) -> set[str]:
+    """Outputs of the convolutions that `RefitConsumers` gave weights of their own, told by the weights' names."""
+    return {node.output[0] for node in model.graph.node if node.op_type == "Conv" and _has_own_weights(node)}
+
+
+def _has_own_weights(node: onnx.NodeProto) -> bool:
+    if len(node.input) != 3:
+        return False
+    stem, end = rf"(.*_{re.escape(node.output[0])})", r"(_\d+)?"
+    weight, bias = re.fullmatch(stem + end, node.input[1]), re.fullmatch(f"{stem}_bias{end}", node.input[2])
+    return weight is not None and bias is not None and weight[1] == bias[1]
 
 
 def _fresh(model: onnx.ModelProto, wanted: str) -> str:

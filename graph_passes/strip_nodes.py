@@ -7,6 +7,7 @@ import onnx
 from kdguard.graph_passes.layers import NAME_PREFIX, rename_tensors
 from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB, RESTORE
 from kdguard.graph_passes.pass_base import GraphPass, PassResult
+from kdguard.graph_passes.remove_key_gate import RemoveKeyGate, keep_only
 
 
 class StripNodes(GraphPass):
@@ -16,12 +17,15 @@ class StripNodes(GraphPass):
     2. `SvdRestore` becomes nothing: its readers read the layer.
     3. Weights stay as they are: where a compensated layer's readers were refitted, they now see maps
        that they were not fitted to.
+    4. A key gate goes first, with its input and its hints.
     """
 
     def call(self, model: onnx.ModelProto) -> PassResult:
+        gate = RemoveKeyGate().call(model)
+        model = gate.model
         ours = [node for node in model.graph.node if node.domain == DOMAIN]
         if not ours:
-            return PassResult(model, modified=False)
+            return gate
         renamed = {node.input[0]: node.output[0] for node in ours if node.op_type == PERTURB}
         renamed |= {node.output[0]: node.input[0] for node in ours if node.op_type == RESTORE}
         result = onnx.ModelProto()
@@ -30,14 +34,8 @@ class StripNodes(GraphPass):
         rename_tensors(kept, renamed)
         del result.graph.node[:]
         result.graph.node.extend(kept)
-        _keep(result.graph.initializer, lambda tensor: not tensor.name.startswith(NAME_PREFIX))
-        _keep(result.graph.value_info, lambda value: not value.name.startswith(NAME_PREFIX))
-        _keep(result.functions, lambda function: function.domain != DOMAIN)
-        _keep(result.opset_import, lambda imported: imported.domain != DOMAIN)
+        keep_only(result.graph.initializer, lambda tensor: not tensor.name.startswith(NAME_PREFIX))
+        keep_only(result.graph.value_info, lambda value: not value.name.startswith(NAME_PREFIX))
+        keep_only(result.functions, lambda function: function.domain != DOMAIN)
+        keep_only(result.opset_import, lambda imported: imported.domain != DOMAIN)
         return PassResult(result, modified=True)
-
-
-def _keep(entries, wanted) -> None:  # type: ignore[no-untyped-def]  # protobuf's containers have no common type
-    kept = [entry for entry in entries if wanted(entry)]
-    del entries[:]
-    entries.extend(kept)

@@ -53,7 +53,7 @@ class ImageSession(ABC):
         A model that insists on a batch gets one image repeated, and answers for one.
 
         Args:
-            further: values of inputs that the card does not know, by name.
+            further: values of inputs that the card does not know, by name; of those it knows, in place of its own.
         """
         if self.card.batch > 1 and len(tensor) == 1:
             outputs = self._run(np.repeat(tensor, self.card.batch, 0), further or {})

@@ -130,7 +130,7 @@ class RestorationSession(ImageSession):
         feed: dict[str, NDArray[Any]] = {image.name: tensor.astype(numpy_type(self.input_type)), **further}
         declared = {name: given.shape for name, given in self._inputs.items()}
         for name, filled in fill_inputs(self.card, declared, tensor.shape).items():
-            feed[name] = filled.astype(numpy_type(self._inputs[name].type))
+            feed.setdefault(name, filled.astype(numpy_type(self._inputs[name].type)))
         try:
             outputs = session.run([self.card.output_name, *self.taps], feed)
         except Exception as error:  # onnxruntime raises a dozen types without a common public base
@@ -157,7 +157,7 @@ def check_taps(taps: Sequence[str], model: onnx.ModelProto, name: str = "model")
 
 
 def expose_taps(model: onnx.ModelProto, taps: Sequence[str]) -> onnx.ModelProto:
-    """A copy of the model with intermediate tensors as further outputs: what any holder can do.
+    """A copy of the model with intermediate tensors as further outputs, where they are none: what any holder can do.
 
     Raises:
         UserError: a tap is not a tensor of the main graph.
@@ -165,5 +165,6 @@ def expose_taps(model: onnx.ModelProto, taps: Sequence[str]) -> onnx.ModelProto:
     check_taps(taps, model)
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
-    tapped.graph.output.extend(onnx.ValueInfoProto(name=tap) for tap in taps)
+    present = {value.name for value in model.graph.output}
+    tapped.graph.output.extend(onnx.ValueInfoProto(name=tap) for tap in taps if tap not in present)
     return tapped

@@ -16,6 +16,7 @@ from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.files import atomic_path, sha256_of_file, to_json
 from kdguard.export.model_card import ModelCard
 from kdguard.export.onnx_files import save_onnx, sha256_of_model
+from kdguard.graph_passes.insert_key_gate import with_required_key
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.op.attributes import PROJECTOR
 from kdguard.runtime.engines import EngineKind
@@ -83,7 +84,8 @@ def build_engine(
     options.check(kind)
     check_builder(kind)
     identity = sha256_of_model(hardened)
-    ready = written_out(model, options.precision, keep=[PROJECTOR] if options.plugin else ())
+    # A key with a default would become a constant.
+    ready = written_out(with_required_key(model), options.precision, keep=[PROJECTOR] if options.plugin else ())
     op: Op = "function" if hardened_layers(model) else "none"
     if options.plugin:
         ready, op = _with_plugin(ready)

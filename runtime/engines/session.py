@@ -138,5 +138,5 @@ def engine_inputs(
         )
     types = {given.name: _NUMPY_TYPES[given.dtype] for given in manifest.inputs}
     declared = {given.name: [None if side < 0 else side for side in given.shape] for given in manifest.inputs}
-    feed = {card.input_name: tensor, **further, **fill_inputs(card, declared, tensor.shape)}
+    feed = {card.input_name: tensor, **fill_inputs(card, declared, tensor.shape), **further}
     return {name: np.ascontiguousarray(values, dtype=types[name]) for name, values in feed.items()}

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from kdguard.export.errors import UserError
-from kdguard.export.model_card import CARD_KEY, CardOverrides, ModelCard, infer_card, read_card, write_card
+from kdguard.export.model_card import CARD_KEY, KEY_INPUT, CardOverrides, ModelCard, infer_card, read_card, write_card
 from kdguard.export.onnx_files import load_onnx
 from tests.conftest import make_conv_net, make_model
 
@@ -143,3 +143,10 @@ def test_the_first_output_that_may_be_an_image() -> None:
     assert infer_card(model, "denoising").output_name == "restored"
     model.graph.output[0].type.tensor_type.ClearField("shape")
     assert infer_card(model, "denoising").output_name == "score"
+
+
+def test_a_gates_key_is_no_further_input() -> None:
+    model = make_conv_net()
+    model.graph.input.append(helper.make_tensor_value_info(KEY_INPUT, TensorProto.FLOAT, [1024]))
+    card = infer_card(model, "denoising")
+    assert (card.input_name, card.extra_inputs) == ("image", {})

@@ -8,10 +8,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from kdguard.graph_passes.half_precision import HalfPrecision
+from kdguard.graph_passes.insert_key_gate import gate_model
 from kdguard.graph_passes.inventory import hardened_layers
+from kdguard.graph_passes.key_gate import key_tensor
 from kdguard.graph_passes.op.functions import op_functions
 from kdguard.graph_passes.pass_base import PreconditionError
+from kdguard.graph_passes.remove_key_gate import RemoveKeyGate
 from tests.conftest import make_conv_net, run_onnx
+from tests.graph_passes.key_gate.gate_models import secret
 from tests.graph_passes.rich_model import make_rich_model
 from tests.graph_passes.test_write_out_functions import IMAGE, hardened
 
@@ -64,3 +68,15 @@ def test_bfloat16_is_refused() -> None:
     )
     with pytest.raises(PreconditionError, match="bfloat16"):
         HalfPrecision()(model)
+
+
+def test_a_key_gate_stays_float() -> None:
+    """In fp16 the sums of its hash would overflow, and no key would open."""
+    model = hardened(make_conv_net())
+    gated = HalfPrecision()(gate_model(model, [secret(0)], ["b"])).model
+    without = HalfPrecision()(model).model
+    assert RemoveKeyGate()(gated).model == without
+    assert np.array_equal(run_onnx(gated, image=IMAGE)[0], run_onnx(without, image=IMAGE)[0])
+    hint = run_onnx(gated, image=IMAGE, kdguard_key=key_tensor(secret(0)))[1]
+    assert (hint.shape[:2], hint.dtype) == ((1, 4), np.float32)
+    assert HalfPrecision()(gated).model is gated

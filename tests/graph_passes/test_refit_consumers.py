@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from kdguard.export import large_models
 from kdguard.export.onnx_files import load_onnx
 from kdguard.graph_passes.pass_base import PreconditionError
-from kdguard.graph_passes.refit_consumers import ConvReader, RefitConsumers, conv_readers
+from kdguard.graph_passes.refit_consumers import ConvReader, RefitConsumers, conv_readers, refitted_outputs
 from tests.awkward_graphs import around, shared_weight
 from tests.conftest import conv_weights, make_conv_net, make_model, photograph, run_onnx
 from tests.graph_passes.rich_model import make_rich_model
@@ -223,3 +223,16 @@ def test_only_convolutions_can_be_refitted() -> None:
     for name in ("b", "zzz"):
         with pytest.raises(PreconditionError, match=f"'{name}' is not the output of a convolution"):
             RefitConsumers({name: (np.zeros((8, 8, 3, 3)), np.zeros(8))})(make_conv_net())
+
+
+def test_refitted_convolutions_are_told_by_their_weights() -> None:
+    model = make_conv_net()
+    assert refitted_outputs(model) == set()
+    once = RefitConsumers(doubled(conv_readers(model, "d") or []))(model).model
+    assert refitted_outputs(once) == {"tail"}
+    assert refitted_outputs(RefitConsumers(doubled(conv_readers(once, "d") or []))(once).model) == {"tail"}
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(3, np.float32), "wt_tail"))
+    assert refitted_outputs(RefitConsumers(doubled(conv_readers(model, "d") or []))(model).model) == {"tail"}
+    # Somebody's own weight of such a name, without the bias that comes with it, is none.
+    once.graph.node[-2].input[2] = "bias"
+    assert refitted_outputs(once) == set()

@@ -13,7 +13,9 @@ from onnx import TensorProto, helper
 from kdguard.export.errors import MissingDependencyError
 from kdguard.export.model_card import ModelCard
 from kdguard.export.onnx_files import load_onnx
+from kdguard.graph_passes.insert_key_gate import gate_model
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
+from kdguard.graph_passes.key_gate import key_tensor
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.one_op import one_op_model
 from kdguard.graph_passes.op.reference import svd_perturb
@@ -23,6 +25,7 @@ from kdguard.runtime.kernels.build import FOLDER_VARIABLE, build_kernels_on_cpu,
 from kdguard.runtime.native import obstacle, register
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net, photograph
+from tests.graph_passes.key_gate.gate_models import secret
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 ALL = {**VARIANTS, "stride": {"stride": 3}, "not shared": {"shared": False}}
@@ -229,3 +232,19 @@ def test_two_libraries_of_one_domain(library: Path, tmp_path: Path) -> None:
     assert register(options, HARDENED, CPU, library=second) == "native"
     with pytest.raises(Exception, match=r"(?i)domain|registr|already"):
         onnxruntime.InferenceSession(HARDENED.SerializeToString(), options, providers=[CPU])
+
+
+def test_behind_a_key_gate(library: Path) -> None:
+    """The strength is computed, and the gate's own functions lie in a domain that the library does not claim."""
+    in_path = InsertSvdPerturb(["b", "d"], SvdPerturbAttributes(rank=2, gain=10.0), placement="in-path")
+    hardened = in_path(make_conv_net()).model
+    gated = gate_model(hardened, [secret(0)], ["c"])
+    assert obstacle(gated, CPU) == ""
+    native = RestorationSession(gated, CARD, taps=["kdguard_hint/c"], kernels="native")
+    tensor = IMAGE.transpose(2, 0, 1)[None]
+    restored, hint = native.run(tensor)
+    assert np.array_equal(restored, RestorationSession(hardened, CARD, kernels="native").run(tensor)[0])
+    assert len(hint) == 0
+    restored, hint = native.run(tensor, {"kdguard_key": key_tensor(secret(0))})
+    assert np.array_equal(restored, RestorationSession(make_conv_net(), CARD).run(tensor)[0])
+    assert hint.shape == (1, 4, 40, 40)

@@ -10,11 +10,16 @@ import pytest
 from onnx import TensorProto, helper
 
 from kdguard.export.errors import MissingDependencyError, UserError
-from kdguard.export.model_card import CardOverrides, ModelCard, write_card
+from kdguard.export.model_card import KEY_INPUT, CardOverrides, ModelCard, write_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
+from kdguard.graph_passes.insert_key_gate import gate_model
+from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
+from kdguard.graph_passes.key_gate import key_tensor
+from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.resolve_card import open_session, resolve_card, resolve_common_card
 from kdguard.runtime.session import RestorationSession, check_taps
 from tests.conftest import conv_weights, make_conv_net, make_model, photograph
+from tests.graph_passes.key_gate.gate_models import secret
 
 IMAGE = photograph(37).astype(np.float32) / 255
 
@@ -197,3 +202,23 @@ def test_runtime_failures_are_one_line(card: ModelCard) -> None:
     with pytest.raises(UserError, match="onnxruntime failed") as caught:
         RestorationSession(make_conv_net(), card).run(np.ones((1, 5, 8, 8), np.float32))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_key_gate(required: bool) -> None:
+    """Without a key a session feeds none; whoever has one gives it with the image."""
+    hardened = InsertSvdPerturb(["b", "d"], SvdPerturbAttributes(rank=2, gain=10.0), placement="in-path")(
+        make_conv_net()
+    ).model
+    gated = gate_model(hardened, [secret(0)], ["c"], required=required)
+    card = resolve_card(gated, "deraining")
+    assert card == resolve_card(hardened, "deraining") == resolve_common_card(make_conv_net(), gated, "deraining", "it")
+    session = RestorationSession(gated, card, taps=["kdguard_hint/c", "b"])
+    everybody = RestorationSession(hardened, card).restore(IMAGE)
+    assert np.array_equal(session.restore(IMAGE), everybody)
+    for wrong in (np.zeros(1024, np.float32), key_tensor(secret(1))):
+        assert np.array_equal(session.restore(IMAGE, {KEY_INPUT: wrong}), everybody)
+    opened = session.restore(IMAGE, {KEY_INPUT: key_tensor(secret(0))})
+    assert np.array_equal(opened, RestorationSession(make_conv_net(), card).restore(IMAGE))
+    _, hint, tap = session.run(IMAGE.transpose(2, 0, 1)[None], {KEY_INPUT: key_tensor(secret(0))})
+    assert (hint.shape, tap.shape) == ((1, 4, 37, 37), (1, 8, 37, 37))

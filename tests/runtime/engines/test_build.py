@@ -15,6 +15,7 @@ from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.files import sha256_of_file
 from kdguard.export.model_card import ModelCard, write_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
+from kdguard.graph_passes.insert_key_gate import gate_model
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.engines import ENGINES
@@ -25,6 +26,7 @@ from kdguard.runtime.engines.prepare import written_out
 from kdguard.runtime.engines.shapes import Size, SizeRange
 from kdguard.runtime.gpu import compute_capability
 from tests.conftest import make_conv_net, make_model
+from tests.graph_passes.key_gate.gate_models import secret
 from tests.graph_passes.test_write_out_functions import hardened
 from tests.large_model import write_large_teacher
 
@@ -199,3 +201,13 @@ def test_a_vendor_that_needs_a_gpu() -> None:
 def test_an_engine_of_this_vendor_takes_no_kernel(model_file: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^--plugin: TensorRT-RTX has no means to take a kernel into an engine"):
         build_engine(model_file, onnx.load(model_file), CARD, tmp_path / "e", RTX, SIZES, BuildOptions(plugin=True))
+
+
+def test_a_key_gate(model_file: Path, tmp_path: Path) -> None:
+    """The key, optional in the file, is an input of the engine, and the hint an output."""
+    gated = gate_model(onnx.load(model_file), [secret(0)], ["b"])
+    save_onnx(gated, tmp_path / "gated.onnx")
+    found = build_engine(tmp_path / "gated.onnx", gated, CARD, tmp_path / "e.engine", RTX, SIZES)
+    assert [(t.name, t.shape) for t in found.inputs][1:] == [("kdguard_key", [1024])]
+    assert [(t.name, t.shape) for t in found.outputs][1:] == [("kdguard_hint/b", [-1, 4, -1, -1])]
+    assert found.shapes["kdguard_key"] == [[1024]] * 3

@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto
 
+from kdguard.export.graph_bodies import nodes_with_bodies, subgraphs
 from kdguard.export.onnx_files import load_onnx
+from kdguard.graph_passes.insert_key_gate import gate_model, with_required_key
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
+from kdguard.graph_passes.key_gate import key_tensor
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.engines.prepare import precision_of, written_out
 from tests.conftest import make_conv_net, run_onnx
+from tests.graph_passes.key_gate.gate_models import secret
 from tests.graph_passes.test_write_out_functions import IMAGE, hardened
 
 
@@ -37,3 +41,17 @@ def test_the_shipped_teacher(quickstart_teacher: Path) -> None:
     name = model.graph.input[0].name
     ours, plain = (run_onnx(m, **{name: IMAGE})[0] for m in (model, written_out(model)))
     assert np.abs(plain - ours).max() < 1e-5
+
+
+def test_a_key_gate_answers_the_same() -> None:
+    model = with_required_key(gate_model(hardened(make_conv_net()), [secret(0)], ["b"]))
+    plain = written_out(model)
+    assert not plain.functions
+    # TensorRT-RTX compiles no loop inside a condition.
+    conditions = [node for node in plain.graph.node if node.op_type == "If"]
+    inside = nodes_with_bodies(node for condition in conditions for body in subgraphs(condition) for node in body.node)
+    assert "Loop" not in {node.op_type for node in inside}
+    for key in (np.zeros(1024, np.float32), key_tensor(secret(0))):
+        answers = (run_onnx(m, image=IMAGE, kdguard_key=key) for m in (plain, model))
+        for ours, theirs in zip(*answers, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
