@@ -1,8 +1,7 @@
-"""From a model file to a session: the model's own card, or one worked out from its inputs, probes and images."""
+"""A model's own card, or one worked out from its inputs, probes and images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -10,10 +9,8 @@ import onnx
 from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.image_pairs import load_pairs
 from kdguard.export.model_card import CardOverrides, ModelCard, check_extra_inputs, infer_card, read_card, write_card
-from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import get_task
 from kdguard.runtime.engines.session import Engine
-from kdguard.runtime.inference import Provider
 from kdguard.runtime.probe import (
     PROBE_MULTIPLES,
     RANGE_PAIRS,
@@ -26,25 +23,6 @@ from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.shipped import Shipped, card_of, layers_of
 from kdguard.runtime.terminal import say
 from kdguard.runtime.wording import counted
-
-
-def open_session(
-    path: Path | str,
-    *,
-    task: str | None = None,
-    overrides: CardOverrides | None = None,
-    provider: Provider = "auto",
-    threads: int = 0,
-    taps: Sequence[str] = (),
-) -> RestorationSession:
-    """Open a model file; a foreign one without a card is probed for scale and size multiple.
-
-    Raises:
-        UserError: unreadable model, no card and no task, task that contradicts the card.
-    """
-    model = load_onnx(path)
-    card = resolve_card(model, task, str(path), overrides)
-    return RestorationSession(model, card, provider=provider, threads=threads, taps=taps)
 
 
 def resolve_card(

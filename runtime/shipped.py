@@ -57,14 +57,14 @@ def start(
     """A session of either.
 
     Args:
-        taps: tensors to read beside the output; an engine has none to read.
+        taps: tensors to read beside the output; an engine has none to read but its further outputs.
 
     Raises:
         UserError: the runtime refuses the file, or taps are asked of an engine.
         MissingDependencyError: this machine cannot run it.
     """
     if isinstance(shipped, Engine):
-        if taps:
+        if not {*taps} <= {output.name for output in shipped.manifest.outputs}:
             raise UserError(f"{shipped.path} is an engine, which hands out its outputs and no inner tensors")
-        return EngineSession(shipped, card, provider=provider)
+        return EngineSession(shipped, card, provider=provider, taps=taps)
     return RestorationSession(shipped, card, provider=provider, threads=threads, taps=taps)

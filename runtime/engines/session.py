@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -88,10 +88,13 @@ def start_engines(*engines: Engine) -> EngineProcess:
 class EngineSession(ImageSession):
     """One engine, ready to run."""
 
-    def __init__(self, engine: Engine, card: ModelCard, *, provider: Provider = "auto") -> None:
+    def __init__(
+        self, engine: Engine, card: ModelCard, *, provider: Provider = "auto", taps: Sequence[str] = ()
+    ) -> None:
         """Load it.
 
         Args:
+            taps: further outputs to return beside the card's.
             provider: as users say it; an engine runs on a GPU and nowhere else.
 
         Raises:
@@ -101,6 +104,7 @@ class EngineSession(ImageSession):
         if provider == "cpu":
             raise MissingDependencyError(f"{engine.path} is an engine and runs on a GPU only; leave --provider out")
         self.card = card
+        self.taps = tuple(taps)
         self._manifest = engine.manifest
         self._process = start_engines(engine)
 
@@ -119,7 +123,7 @@ class EngineSession(ImageSession):
             raise UserError(
                 f"the engine has outputs {sorted(outputs)}, and the card speaks of {self.card.output_name!r}"
             )
-        return [outputs[self.card.output_name].astype(np.float32)]
+        return [outputs[name].astype(np.float32) for name in (self.card.output_name, *self.taps)]
 
 
 def engine_inputs(

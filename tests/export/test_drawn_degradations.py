@@ -15,8 +15,8 @@ from kdguard.export.tasks.dehazing import Dehazing
 from kdguard.export.tasks.depth import draw_depth
 from kdguard.export.tasks.low_light import LowLight, linear_to_srgb, srgb_to_linear
 from kdguard.export.tasks.underwater import WATER_TYPES, Underwater
+from kdguard.runtime import open_model
 from kdguard.runtime.metrics import psnr
-from kdguard.runtime.resolve_card import open_session
 from tests.conftest import photograph
 
 CLEAN = photograph(96).astype(np.float32) / 255
@@ -162,7 +162,7 @@ def gain(zoo: Path) -> Callable[[str, list[Image]], tuple[float, float]]:
 
     def measure(name: str, clean: list[Image]) -> tuple[float, float]:
         task, before, after = get_task(name), [], []
-        session = open_session(zoo / name / "teacher.onnx", task=name, provider="cpu")
+        session = open_model(zoo / name / "teacher.onnx", task=name, provider="cpu")
         for index, image in enumerate(clean):
             degraded = task.degrade(image, np.random.default_rng([0, index]))
             before.append(psnr(degraded, image, task))

@@ -10,9 +10,9 @@ from kdguard.export.errors import UserError
 from kdguard.export.model_card import CardOverrides, read_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.op import SvdPerturbAttributes
+from kdguard.runtime import open_model
 from kdguard.runtime.harden import HardenOptions, harden
 from kdguard.runtime.manifest import Manifest
-from kdguard.runtime.resolve_card import open_session
 from tests.awkward_graphs import CASES, mystery_operator
 from tests.conftest import photograph
 
@@ -43,7 +43,7 @@ def test_paired(name: str, tmp_path: Path, pairs_folder: Path) -> None:
         assert entry.relative_distortion is not None
         assert entry.relative_distortion > 1
     # The file speaks for itself: its card is all that is needed to run it.
-    session = open_session(tmp_path / "h.onnx")
+    session = open_model(tmp_path / "h.onnx")
     assert session.card == read_card(load_onnx(tmp_path / "h.onnx"))
     assert session.restore(photograph(37) / 255).shape == (37, 37, 3)
 

@@ -13,9 +13,8 @@ from kdguard.export import large_models
 from kdguard.export.large_models import data_path, is_large
 from kdguard.export.onnx_files import load_onnx, sha256_of_model
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.runtime import side_by_side
+from kdguard.runtime import open_model, side_by_side
 from kdguard.runtime.harden import HardenOptions, harden
-from kdguard.runtime.resolve_card import open_session
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import photograph
 from tests.large_model import write_large_teacher
@@ -43,7 +42,7 @@ def test_hardened_beside_its_data_file(opset: int, teacher: Path, pairs_folder: 
     assert manifest.converted_from_opset == (12 if opset == 12 else None)
     hardened = load_onnx(tmp_path / "h.onnx")
     assert is_large(hardened)
-    assert open_session(tmp_path / "h.onnx").restore(photograph(20) / 255).shape == (20, 20, 3)
+    assert open_model(tmp_path / "h.onnx").restore(photograph(20) / 255).shape == (20, 20, 3)
 
 
 def test_every_command(

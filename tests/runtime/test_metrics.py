@@ -10,9 +10,9 @@ from scipy.signal import convolve2d
 
 from kdguard.export.image_pairs import load_pairs
 from kdguard.export.tasks import get_task
+from kdguard.runtime import open_model
 from kdguard.runtime.fidelity import measure_fidelity
 from kdguard.runtime.metrics import PSNR_CEILING, psnr, radial_power_spectrum, ssim
-from kdguard.runtime.resolve_card import open_session
 from tests.conftest import photograph
 
 RGB, SR = get_task("deraining"), get_task("super-resolution")
@@ -66,7 +66,7 @@ def test_ssim_by_hand() -> None:
 
 def test_published_values_are_reproduced(zoo: Path) -> None:
     """IMDN x4 on Set5: 32.21 dB and 0.8948, as its authors publish."""
-    session = open_session(zoo / "super-resolution" / "teacher.onnx", task="super-resolution")
+    session = open_model(zoo / "super-resolution" / "teacher.onnx", task="super-resolution")
     pairs = load_pairs(zoo / "super-resolution" / "test", SR, scale=session.card.scale)
     set5 = [pair for pair in pairs if pair.name.startswith("Set5")]
     report, _ = measure_fidelity(session, session, set5, "super-resolution")

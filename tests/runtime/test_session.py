@@ -16,7 +16,8 @@ from kdguard.graph_passes.insert_key_gate import gate_model
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.key_gate import key_tensor
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.runtime.resolve_card import open_session, resolve_card, resolve_common_card
+from kdguard.runtime import open_model
+from kdguard.runtime.resolve_card import resolve_card, resolve_common_card
 from kdguard.runtime.session import RestorationSession, check_taps
 from tests.conftest import conv_weights, make_conv_net, make_model, photograph
 from tests.graph_passes.key_gate.gate_models import secret
@@ -35,14 +36,14 @@ def make_halving_net() -> object:
 
 
 def test_says_what_runs(conv_net_file: Path) -> None:
-    assert open_session(conv_net_file).provider in {"CPUExecutionProvider", "CUDAExecutionProvider"}
-    assert open_session(conv_net_file, provider="cpu").provider == "CPUExecutionProvider"
+    assert open_model(conv_net_file).session.provider in {"CPUExecutionProvider", "CUDAExecutionProvider"}
+    assert open_model(conv_net_file, provider="cpu").session.provider == "CPUExecutionProvider"
 
 
 def test_cuda_by_name_is_cuda_or_an_error(conv_net_file: Path) -> None:
     """The GPU wheel falls back to the CPU without a word; we do not."""
     try:
-        session = open_session(conv_net_file, provider="cuda")
+        session = open_model(conv_net_file, provider="cuda").session
     except MissingDependencyError as error:
         assert error.exit_code == 3
         assert "fell back to CPUExecutionProvider" in str(error)
@@ -53,15 +54,15 @@ def test_cuda_by_name_is_cuda_or_an_error(conv_net_file: Path) -> None:
 def test_foreign_model_needs_a_task(tmp_path: Path) -> None:
     save_onnx(make_conv_net(), tmp_path / "foreign.onnx")
     with pytest.raises(UserError, match="does not say what it restores"):
-        open_session(tmp_path / "foreign.onnx")
-    session = open_session(tmp_path / "foreign.onnx", task="deraining")
+        open_model(tmp_path / "foreign.onnx")
+    session = open_model(tmp_path / "foreign.onnx", task="deraining")
     assert session.card == ModelCard(task="deraining", input_name="image", output_name="restored")
     assert session.restore(IMAGE).shape == IMAGE.shape
 
 
 def test_task_against_card(conv_net_file: Path) -> None:
     with pytest.raises(UserError, match="by its card"):
-        open_session(conv_net_file, task="dehazing")
+        open_model(conv_net_file, task="dehazing")
     with pytest.raises(UserError, match="the pipeline says dehazing; write task: deraining"):
         resolve_card(load_onnx(conv_net_file), "dehazing", overrides=CardOverrides(in_pipeline=True))
 

@@ -1,0 +1,134 @@
+"""One call that opens a shipped model, for everybody: with a key its holder gets hints, without one all else.
+
+>>> from kdguard.runtime import open_model
+>>> model = open_model(Path("hardened.onnx"))
+>>> restored = model.restore(image)
+>>> open_model(Path("hardened.onnx"), key).hints(image)
+{'relu_13': array([[[...]]], dtype=float32)}
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdguard.export.errors import UserError
+from kdguard.export.image_tensor import image_to_tensor
+from kdguard.export.model_card import KEY_INPUT, CardOverrides, ModelCard
+from kdguard.export.tasks import Image
+from kdguard.graph_passes.key_gate import HINT_PREFIX, KEY_BITS, GateSecret, key_tensor
+from kdguard.graph_passes.key_gate.keys import SECRET_BYTES
+from kdguard.runtime.engines.session import Engine
+from kdguard.runtime.image_session import ImageSession
+from kdguard.runtime.inference import Provider
+from kdguard.runtime.resolve_card import resolve_card
+from kdguard.runtime.shipped import Shipped, load_shipped, start
+
+NO_HINTS = "there are no hints for this key"
+
+
+class OpenedModel:
+    """A model, and the key that its holder gave.
+
+    Attributes:
+        card: how the model wants its images.
+        session: what runs it.
+    """
+
+    def __init__(
+        self,
+        shipped: Shipped,
+        card: ModelCard,
+        key: GateSecret | bytes | None = None,
+        *,
+        provider: Provider = "auto",
+        threads: int = 0,
+    ) -> None:
+        """Open it; see `open_model`."""
+        self.card = card
+        self._shipped, self._provider, self._threads = shipped, provider, threads
+        self.session = start(shipped, card, provider=provider, threads=threads)
+        self.gated = KEY_INPUT in _inputs(shipped)
+        self._further = {KEY_INPUT: _as_tensor(key)} if self.gated else {}
+
+    def restore(self, degraded: Image) -> Image:
+        """Restore one image [H, W, C], floating point, 0 black and 1 white; over- and undershoot are not clipped.
+
+        Raises:
+            UserError: not such an image, or the model fails on it.
+        """
+        return self.session.restore(degraded, self._further)
+
+    def hints(self, degraded: Image) -> dict[str, NDArray[np.float32]]:
+        """Per hint layer the strongest components of its clean map, [k, h, w], for whom the key opens the gate.
+
+        The answer is the same for no key, for a wrong one and for a model without hints.
+
+        Raises:
+            UserError: the key opens nothing; or not such an image.
+        """
+        if not self._hint_outputs:
+            raise UserError(NO_HINTS)
+        found = self._hinting.run(image_to_tensor(degraded, self.card), self._further)[1:]
+        # A shut gate hands out no images, or zeros where the key is an input that must be fed.
+        if not all(values.any() for values in found):
+            raise UserError(NO_HINTS)
+        names = [name.removeprefix(HINT_PREFIX) for name in self._hint_outputs]
+        return {name: values[0] for name, values in zip(names, found, strict=True)}
+
+    @cached_property
+    def _hint_outputs(self) -> list[str]:
+        return [name for name in _outputs(self._shipped) if name.startswith(HINT_PREFIX)]
+
+    @cached_property
+    def _hinting(self) -> ImageSession:
+        """A session of its own, so that restoring does not wait for hints that nobody asked for."""
+        return start(self._shipped, self.card, provider=self._provider, threads=self._threads, taps=self._hint_outputs)
+
+
+def open_model(
+    path: Path | str,
+    key: GateSecret | bytes | None = None,
+    *,
+    task: str | None = None,
+    overrides: CardOverrides | None = None,
+    provider: Provider = "auto",
+    threads: int = 0,
+) -> OpenedModel:
+    """Open a hardened model, an engine, or any restoration model: the same call for everybody.
+
+    Args:
+        path: an ONNX file, or an engine with its manifest.
+        key: a holder's gate secret. A wrong one, of whatever length, gives what none gives; so does any key to a
+            model without a gate.
+        task: of a model without a card; such a one is probed for scale and size multiple.
+        overrides: what the caller knows better than the card.
+
+    Raises:
+        UserError: unreadable model, no card and no task, or a task that contradicts the card.
+        MissingDependencyError: this machine cannot run it.
+    """
+    shipped = load_shipped(Path(path))
+    card = shipped.manifest.card if isinstance(shipped, Engine) else resolve_card(shipped, task, str(path), overrides)
+    return OpenedModel(shipped, card, key, provider=provider, threads=threads)
+
+
+def _as_tensor(key: GateSecret | bytes | None) -> NDArray[np.float32]:
+    """[KEY_BITS]; zeros, which open nothing, for what is no key."""
+    if isinstance(key, bytes):
+        key = GateSecret(key) if len(key) == SECRET_BYTES else None
+    return np.zeros(KEY_BITS, np.float32) if key is None else key_tensor(key)
+
+
+def _inputs(shipped: Shipped) -> set[str]:
+    values: Any = shipped.manifest.inputs if isinstance(shipped, Engine) else shipped.graph.input
+    return {value.name for value in values}
+
+
+def _outputs(shipped: Shipped) -> list[str]:
+    values: Any = shipped.manifest.outputs if isinstance(shipped, Engine) else shipped.graph.output
+    return [value.name for value in values]

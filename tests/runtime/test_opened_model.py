@@ -1,0 +1,65 @@
+"""The same call for everybody: what a key changes, and what it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdguard.export.errors import UserError
+from kdguard.export.model_card import ModelCard, write_card
+from kdguard.export.onnx_files import save_onnx
+from kdguard.graph_passes.insert_key_gate import gate_model, with_required_key
+from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
+from kdguard.graph_passes.op import SvdPerturbAttributes
+from kdguard.runtime import open_model
+from tests.conftest import make_conv_net, photograph
+from tests.graph_passes.key_gate.gate_models import secret
+
+CARD = ModelCard(task="deraining", input_name="image", output_name="restored", size_multiple=8)
+IMAGE = photograph(37).astype(np.float32) / 255
+HOLDER, OTHER, STRANGER = secret(0), secret(1), secret(2)
+WRONG = [None, b"", b"short", STRANGER, STRANGER.value, bytes(32), HOLDER.value[:-1], HOLDER.value + b"0"]
+
+
+@pytest.fixture(params=["optional", "required"])
+def gated(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    model = InsertSvdPerturb(["b", "d"], SvdPerturbAttributes(rank=2, gain=10.0))(make_conv_net()).model
+    write_card(model, CARD)
+    save_onnx(model, tmp_path / "hardened.onnx")
+    model = gate_model(model, [HOLDER, OTHER], {"b": 3})
+    save_onnx(with_required_key(model) if request.param == "required" else model, tmp_path / "gated.onnx")
+    return tmp_path / "gated.onnx"
+
+
+def test_who_has_no_key_gets_the_same_bits(gated: Path) -> None:
+    expected = open_model(gated.with_name("hardened.onnx")).restore(IMAGE)
+    for key in WRONG:
+        np.testing.assert_array_equal(open_model(gated, key).restore(IMAGE), expected)
+
+
+@pytest.mark.parametrize("key", [HOLDER, OTHER, HOLDER.value])
+def test_a_holder_gets_hints_and_the_same_restoration(gated: Path, key: object) -> None:
+    model = open_model(gated, key)  # type: ignore[arg-type]
+    hints = model.hints(IMAGE)
+    assert {name: values.shape for name, values in hints.items()} == {"b": (3, 40, 40)}
+    plain = open_model(gated).restore(IMAGE)
+    assert np.abs(model.restore(IMAGE) - plain).max() < 1e-5
+
+
+def test_refusals_do_not_tell_why(gated: Path, tmp_path: Path) -> None:
+    refusals = set()
+    for key in WRONG:
+        with pytest.raises(UserError) as caught:
+            open_model(gated, key).hints(IMAGE)
+        refusals.add(str(caught.value))
+    for path in (gated, gated.with_name("hardened.onnx")):
+        with pytest.raises(UserError) as caught:
+            open_model(path, STRANGER).hints(IMAGE)
+        refusals.add(str(caught.value))
+    assert refusals == {"there are no hints for this key"}
+
+
+def test_the_key_does_not_show(gated: Path) -> None:
+    assert HOLDER.value.hex() not in repr(vars(open_model(gated, HOLDER)))
