@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -21,6 +21,7 @@ from kdguard.export.model_card import CardOverrides, Layout, ModelCard, SizeMult
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.op.attributes import Gain, Rank, SvdPerturbAttributes
 from kdguard.runtime.auto.options import AUTO, AUTO_STANDS_ALONE, HardenOptions, PlacementChoice
+from kdguard.runtime.bench.options import BenchOptions
 from kdguard.runtime.fidelity import MAX_BUDGET_DB
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.red_team.options import DEFAULT_RECIPES, Backend, TrainingOptions, all_if_asked
@@ -47,7 +48,9 @@ class _Strict(YamlSection):
 
 
 def _is_section(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    """Whether a field holds a section; it may be one that can be left out altogether."""
+    kinds = get_args(annotation) or (annotation,)
+    return any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
 
 
 class DataSection(_Strict):
@@ -188,6 +191,7 @@ class Pipeline(_Strict):
     data: DataSection
     harden: HardenSection = Field(default_factory=HardenSection)
     attack: AttackSection = Field(default_factory=AttackSection)
+    bench: BenchOptions | None = Field(None, description="none: nothing is timed")
     seed: int = Field(0, ge=0)
 
 

@@ -16,6 +16,11 @@ from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.export.tasks import get_task
 from kdguard.export.torch_export import export_teacher
 from kdguard.export.user_code import import_callable
+from kdguard.runtime.bench.measure import bench
+from kdguard.runtime.bench.providers import default_providers, split_by_presence
+from kdguard.runtime.bench.results import Bench
+from kdguard.runtime.bench.subject import Subject, choose_size
+from kdguard.runtime.bench.tables import bench_tables
 from kdguard.runtime.fidelity import FidelityReport, RestoredImage, measure_fidelity
 from kdguard.runtime.harden import harden
 from kdguard.runtime.manifest import Manifest
@@ -69,6 +74,7 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     card = resolve_card(clean, pipeline.task, str(teacher))
     _check_tap(pipeline, clean)
     pairs = _load_data(pipeline, card, data)
+    _check_bench(pipeline, card)
     announce("harden")
     manifest = _harden(pipeline, teacher, out, data["calibration"])
     announce("verify")
@@ -76,13 +82,15 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     fidelity, restored = _verify(pipeline, models, card, pairs)
     announce("attack")
     outcome = _attack(pipeline, overrides, out, data)
+    timed = _bench(pipeline, out, models, card)
     announce("report")
     summary = RunSummary(
         name=pipeline.name,
         task=pipeline.task,
-        verdict=conclude(fidelity, outcome.scoreboard, manifest),
+        verdict=conclude(fidelity, outcome.scoreboard, manifest, timed),
         fidelity=fidelity,
         attack=outcome.scoreboard,
+        bench=timed,
         manifest=manifest,
         environment=current_environment(),
         seconds=round(time.monotonic() - started, 1),
@@ -220,6 +228,24 @@ def _attack(pipeline: Pipeline, overrides: Overrides, out: Path, data: dict[str,
     )
 
 
+def _check_bench(pipeline: Pipeline, card: ModelCard) -> None:
+    """What cannot be timed is told now, not after the attack."""
+    if pipeline.bench is not None:
+        choose_size(pipeline.bench.size, card, "bench.size")
+        split_by_presence(pipeline.bench.providers or default_providers())
+
+
+def _bench(
+    pipeline: Pipeline, out: Path, models: tuple[onnx.ModelProto, onnx.ModelProto], card: ModelCard
+) -> Bench | None:
+    """After the attack, whose workers have ended then."""
+    if pipeline.bench is None:
+        return None
+    announce("bench")
+    size = choose_size(pipeline.bench.size, card, "bench.size")
+    return bench(Subject(out / "teacher.onnx", out / "hardened.onnx", models, card, size), pipeline.bench)
+
+
 def _write_results(
     out: Path,
     json: Path | None,
@@ -240,6 +266,8 @@ def _write_results(
 def _tell(summary: RunSummary, out: Path) -> None:
     show(fidelity_table(summary.fidelity))
     show(scoreboard_table(summary.attack))
+    for table in bench_tables(summary.bench) if summary.bench else ():
+        show(table)
     say(summary.verdict.headline, "bold")
     for line in summary.verdict.findings:
         say(f"  - {line}")

@@ -28,7 +28,7 @@ def measure_share(subject: Subject, provider: ProviderName, threads: int, rounds
         for _ in range(rounds + 1):
             session.run(subject.tensor)
         events = json.loads(session.end_profiling().read_text())
-    return OpShare(share=_share_of_ours(events), method=BY_PROFILER)
+    return OpShare(share=share_of_ours(events), method=BY_PROFILER)
 
 
 def share_by_difference(slowdown: Ratio) -> OpShare:
@@ -36,7 +36,7 @@ def share_by_difference(slowdown: Ratio) -> OpShare:
     return OpShare(share=1 - 1 / slowdown.median, method=BY_DIFFERENCE)
 
 
-def _share_of_ours(events: list[dict[str, Any]]) -> float:
+def share_of_ours(events: list[dict[str, Any]]) -> float:
     """Time of our nodes over time of the runs, the first one left out.
 
     Args:

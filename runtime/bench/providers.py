@@ -26,7 +26,8 @@ def split_by_presence(names: Sequence[ProviderName]) -> tuple[list[ProviderName]
     lacking: dict[str, str] = {name: reason for name, reason in reasons.items() if reason}
     present = [name for name in reasons if name not in lacking]
     if not present:
-        raise MissingDependencyError("; ".join(f"{name}: {reason}" for name, reason in lacking.items()))
+        reasons_given = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
+        raise MissingDependencyError(f"no provider to time on: {reasons_given}; add cpu to the providers")
     return present, lacking
 
 
@@ -37,6 +38,6 @@ def _obstacle(name: ProviderName) -> str:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
     try:
         build_session(model, name, threads=1)
-    except MissingDependencyError as error:
-        return str(error)
+    except MissingDependencyError:
+        return "onnxruntime does not run it here; it takes a GPU, and the CUDA libraries that onnxruntime-gpu needs"
     return ""

@@ -9,7 +9,13 @@ from kdguard.runtime.bench.results import BY_PROFILER, Bench, OpAlone, OpShare, 
 from kdguard.runtime.wording import counted, number
 
 
-def speed_table(bench: Bench) -> Table:
+def bench_tables(bench: Bench) -> list[Table]:
+    """Both models on every provider, and the op alone where anything is hardened."""
+    tables = [_speed_table(bench)]
+    return [*tables, _op_table(bench)] if any(found.op_alone for found in bench.providers) else tables
+
+
+def _speed_table(bench: Bench) -> Table:
     """Latency, throughput and memory of both models on every provider."""
     height, width = bench.size
     table = Table(
@@ -38,8 +44,8 @@ def speed_table(bench: Bench) -> Table:
     return table
 
 
-def op_table(bench: Bench) -> Table:
-    """The op alone against copy and SVD; without rows where nothing is hardened."""
+def _op_table(bench: Bench) -> Table:
+    """The op alone against copy and SVD."""
     table = Table(
         title="The op alone, on the maps of this image",
         caption="copy of the map: numpy.copyto, one thread (on a GPU torch's); svd, svd_lowrank: torch's, then the "

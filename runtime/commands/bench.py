@@ -37,7 +37,7 @@ def bench(
     from kdguard.runtime.bench.measure import bench as run_bench
     from kdguard.runtime.bench.options import bench_options
     from kdguard.runtime.bench.subject import Subject, choose_size
-    from kdguard.runtime.bench.tables import op_table, speed_table
+    from kdguard.runtime.bench.tables import bench_tables
     from kdguard.runtime.manifest import other_teacher
     from kdguard.runtime.resolve_card import resolve_common_card
     from kdguard.runtime.terminal import say, show
@@ -57,9 +57,8 @@ def bench(
     if warning := other_teacher(hardened, teacher):
         say(warning, "yellow")
     found = run_bench(subject, chosen)
-    show(speed_table(found))
-    if any(entry.op_alone for entry in found.providers):
-        show(op_table(found))
+    for table in bench_tables(found):
+        show(table)
     if json:
         write_json(json, found.model_dump())
     if plot:

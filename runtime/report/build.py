@@ -15,6 +15,8 @@ from kdguard.export.files import write_text
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import ModelCard
 from kdguard.export.tasks import Image, get_task
+from kdguard.runtime.bench import tables
+from kdguard.runtime.bench.plot import bench_svg
 from kdguard.runtime.fidelity import WORST_MARGIN_DB, RestoredImage
 from kdguard.runtime.metrics import psnr
 from kdguard.runtime.red_team.scoreboard import BestResponse
@@ -78,6 +80,8 @@ def write_report(
         curves_plot=figures.curves_plot(trials),
         spectra_plot=figures.spectra_plot(restored),
         strip=_strip(shown, trials, card, summary.attack.best_response),
+        bench_plot=bench_svg(summary.bench) if summary.bench else "",
+        bench_words=tables,
         shown_name=shown.pair.name,
         tap=tap,
         channels=_channel_pictures(*features) if features else [],

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from kdguard.runtime.bench.results import Bench
+from kdguard.runtime.bench.tables import time_finding
 from kdguard.runtime.fidelity import FidelityReport
 from kdguard.runtime.manifest import Manifest
 from kdguard.runtime.red_team.remarks import remarks
@@ -34,12 +36,13 @@ class RunSummary(BaseModel):
     verdict: Verdict
     fidelity: FidelityReport
     attack: Scoreboard
+    bench: Bench | None = Field(None, description="where the pipeline asks for it")
     manifest: Manifest
     environment: Environment
     seconds: float
 
 
-def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest) -> Verdict:
+def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest, bench: Bench | None = None) -> Verdict:
     """The verdict in plain words; every claim names its tier and its measured figure."""
     findings = [_fidelity_finding(fidelity), f"B{best_response_line(board)[1:]}."]
     if board.help_left:
@@ -50,7 +53,9 @@ def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest) ->
     findings += _coverage_findings(manifest)
     findings.append(_strip_finding(manifest))
     findings += _tiling_findings(manifest)
-    if manifest.estimated_slowdown is not None:
+    if bench is not None:
+        findings.append(time_finding(bench))
+    elif manifest.estimated_slowdown is not None:
         findings.append(f"Time: {number(manifest.estimated_slowdown)} of the clean model's by a cost model, not timed.")
     if not fidelity.within_budget:
         return Verdict(

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
@@ -31,7 +31,7 @@ def commands(block: str) -> list[str]:
 
 def test_there_are_blocks() -> None:
     text = " ".join(BLOCKS)
-    stages = ("export", "inspect", "harden", "verify", "attack")
+    stages = ("export", "inspect", "harden", "verify", "bench", "attack")
     for command in ("make run", "make test", *(f"kdguard {name}" for name in stages)):
         assert command in text
 
@@ -72,6 +72,7 @@ def test_kdguard_commands_run_in_order(tmp_path: Path) -> None:
         "docs/op.md",
         "docs/threat-model.md",
         "docs/pipeline.md",
+        "docs/bench.md",
         "docs/hardening.md",
         "docs/foreign-models.md",
         "CONTRIBUTING.md",
@@ -86,7 +87,9 @@ def test_local_links_and_named_files_exist(path: str) -> None:
         assert (base / target).exists() or (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/hardening.md", "docs/foreign-models.md", "docs/pipeline.md"])
+@pytest.mark.parametrize(
+    "path", ["README.md", "docs/hardening.md", "docs/foreign-models.md", "docs/pipeline.md", "docs/bench.md"]
+)
 def test_options_that_are_named_exist(path: str) -> None:
     known = {name for command in get_command(app).commands.values() for p in command.params for name in p.opts}  # type: ignore[attr-defined]
     own_code = re.sub(r"(?s)(python benchmarks|pip install)[^\n]*", "", (ROOT / path).read_text())
@@ -170,8 +173,9 @@ def test_pipeline_document_names_every_field() -> None:
     def fields(model: type[BaseModel]) -> set[str]:
         names = set(model.model_fields)
         for field in model.model_fields.values():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-                names |= fields(field.annotation)
+            for kind in get_args(field.annotation) or (field.annotation,):
+                if isinstance(kind, type) and issubclass(kind, BaseModel):
+                    names |= fields(kind)
         return names
 
     for name in fields(Pipeline):

@@ -20,6 +20,10 @@ from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.one_op import one_op_model
 from kdguard.graph_passes.op.reference import svd_perturb
 from kdguard.graph_passes.substitute_op import SubstituteOp
+from kdguard.runtime.bench.op_alone import find_cases, measure_case
+from kdguard.runtime.bench.op_share import measure_share
+from kdguard.runtime.bench.subject import Subject
+from kdguard.runtime.engines.shapes import Size
 from kdguard.runtime.gpu_check.subjects import VARIANTS, feature_maps, worst
 from kdguard.runtime.kernels.build import FOLDER_VARIABLE, build_kernels_on_cpu, build_library, hash_path, library_path
 from kdguard.runtime.native import obstacle, register
@@ -141,6 +145,14 @@ def test_the_shipped_teacher(library: Path, quickstart_teacher: Path) -> None:
 
 def _names(model: onnx.ModelProto) -> dict[str, str]:
     return {"input_name": model.graph.input[0].name, "output_name": model.graph.output[0].name}
+
+
+def test_the_profile_tells_our_nodes(library: Path) -> None:
+    asked = Subject(Path("t.onnx"), Path("h.onnx"), (make_conv_net(), HARDENED), CARD, Size(64, 64))
+    found = measure_share(asked, "cpu", 1, 3)
+    assert found.method == "profiler"
+    assert 0 < found.share < 1
+    assert measure_case(find_cases(asked, "cpu", 1)[0][0], HARDENED, "cpu", 1, 1).kernels == "native"
 
 
 def test_without_a_library_the_functions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ BAD_MODELS = {
 
 
 @pytest.mark.parametrize("name", BAD_MODELS)
-@pytest.mark.parametrize("command", ["harden", "verify", "attack"])
+@pytest.mark.parametrize("command", ["harden", "verify", "attack", "bench"])
 def test_bad_models(kdguard: CommandLine, tmp_path: Path, pairs_folder: Path, name: str, command: str) -> None:
     content, reason = BAD_MODELS[name]
     model = tmp_path / "model.onnx"
@@ -47,6 +47,7 @@ def test_bad_models(kdguard: CommandLine, tmp_path: Path, pairs_folder: Path, na
         "harden": [model, "-o", tmp_path / "h.onnx", "--layers", "*", *common],
         "verify": [model, model, *common],
         "attack": [model, "--teacher", model, *common],
+        "bench": [model, "--teacher", model, "--task", "deraining"],
     }[command]
     before = listing(tmp_path)
     line = kdguard.refuses(command, *arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from kdguard.export.model_card import read_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
+from kdguard.runtime.bench.options import BenchOptions
 from kdguard.runtime.pipeline import load_pipeline
 from tests.conftest import photograph
 from tests.foreign_models import in_value_range, with_noise_level
@@ -73,6 +75,34 @@ def test_a_wrong_tap_is_told_before_hardening(
         line = kdguard.refuses("run", path)
         assert "tap 'conv_1' is not a tensor of the teacher's graph; see `kdguard inspect MODEL`" in line
         assert not (tmp_path / "out" / "hardened.onnx").exists()
+
+
+def test_the_bench_section(kdguard: CommandLine, pipeline: Callable[[str], Path], tmp_path: Path) -> None:
+    path = pipeline(", size_multiple: 8, extra_input: {level: 1}")
+    text = path.read_text()
+    for said, line in (
+        ("{size: 60x64}", "bench.size: 60x64 is no multiple of 8, which the model needs; give 64x64, say"),
+        ("{size: 64}", "bench.size: 64 is not text; put it in quotes"),
+        ("{size: big}", "bench.size: 'big' is no image size; write HEIGHTxWIDTH, 720x1280 say"),
+        ("{rounds: 0}", "bench.rounds: 0 is too small; give 1 or more"),
+        ("{providers: [tensorrt]}", "bench.providers.0: tensorrt is not allowed; give 'cpu' or 'cuda'"),
+    ):
+        path.write_text(f"{text}bench: {said}\n")
+        assert line in kdguard.refuses("run", path)
+        assert not (tmp_path / "out" / "hardened.onnx").exists()
+    path.write_text(f"{text}bench: {{size: 64x48, rounds: 1, threads: 1}}\n")
+    assert kdguard("run", path) == 0, kdguard.err
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["bench"]["size"], summary["bench"]["rounds"]) == ([64, 48], 1)
+    assert any(finding.startswith("Time, hardened over clean: ") for finding in summary["verdict"]["findings"])
+    assert "<h2>Time</h2>" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_bench_is_off_until_it_is_named(pipeline: Callable[[str], Path]) -> None:
+    path = pipeline("")
+    assert load_pipeline(path).bench is None
+    path.write_text(f"{path.read_text()}bench:\n")
+    assert load_pipeline(path).bench == BenchOptions()
 
 
 def test_several_values_and_what_is_left_out(pipeline: Callable[[str], Path]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kdguard.runtime.bench.results import Bench, Memory, OpAlone, OpShare, ProviderBench, Ratio, Speed, Timing
 from kdguard.runtime.fidelity import FidelityReport, Quality
 from kdguard.runtime.manifest import Manifest, ManifestLayer
 from kdguard.runtime.red_team.scoreboard import BestResponse, BestStudent, Group, Scoreboard, SummaryEntry
+from kdguard.runtime.report.environment import current_environment
 from kdguard.runtime.strip import StripReport
 from kdguard.runtime.tile_check import TilingReport
 
@@ -100,6 +102,56 @@ def strip(stripped: float, refitted: float | None = None) -> StripReport:
         refitted_psnr=None if refitted is None else 35.0 - refitted,
         refitted_loss_db=refitted,
         refit_images=0 if refitted is None else 4,
+    )
+
+
+def bench(slowdown: float) -> Bench:
+    def timing(milliseconds: float) -> Timing:
+        return Timing(median_ms=milliseconds, ci95_ms=(0.9 * milliseconds, 1.1 * milliseconds), n=21)
+
+    def speed(milliseconds: float) -> Speed:
+        return Speed(latency=timing(milliseconds), images_per_second=1000 / milliseconds, megapixels_per_second=1.5)
+
+    case = OpAlone(
+        layers=["relu_<1>", "relu_2"],
+        shape=[1, 8, 48, 64],
+        dtype="float32",
+        rank=4,
+        kernels="native",
+        op=timing(3),
+        plain_copy=timing(0.25),
+        svd=timing(90),
+        svd_lowrank=Timing(median_ms=30, n=1),
+        op_over_copy=Ratio(median=12, ci95=(11, 13), n=21),
+        svd_over_op=Ratio(median=30, ci95=(29, 31), n=21),
+        svd_lowrank_over_op=Ratio(median=10, n=1),
+        svd_lowrank_error=0.01,
+    )
+    found = ProviderBench(
+        provider="cpu",
+        runs_on="CPUExecutionProvider",
+        kernels="native",
+        clean=speed(100),
+        hardened=speed(100 * slowdown),
+        slowdown=Ratio(median=slowdown, ci95=(slowdown - 0.02, slowdown + 0.03), n=21),
+        memory=Memory(imports_mib=140, clean_mib=51, hardened_mib=62),
+        device_memory_reason="none",
+        op_share=OpShare(share=0.16, method="profiler"),
+        op_alone=[case],
+        op_not_measured={"wide": "it is bfloat16"},
+    )
+    return Bench(
+        teacher="t.onnx",
+        teacher_sha256="0",
+        hardened="h.onnx",
+        hardened_sha256="1",
+        size=[48, 64],
+        input_shape=[1, 3, 48, 64],
+        rounds=21,
+        threads=2,
+        providers=[found],
+        lacking={"cuda": "no GPU"},
+        environment=current_environment(),
     )
 
 

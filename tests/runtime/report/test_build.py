@@ -18,7 +18,7 @@ from kdguard.runtime.red_team.trial import TrialResult
 from kdguard.runtime.report.build import write_report
 from kdguard.runtime.report.environment import current_environment
 from kdguard.runtime.report.summary import RunSummary, conclude
-from tests.runtime.report.made_up import entry, fidelity, layer, manifest, scoreboard, strip, tiling
+from tests.runtime.report.made_up import bench, entry, fidelity, layer, manifest, scoreboard, strip, tiling
 
 
 class Report:
@@ -29,13 +29,15 @@ class Report:
         (self._pair, *_) = load_pairs(pairs, get_task("deraining"))
 
     def __call__(self, **fields: Any) -> str:
+        timed = fields.pop("bench", None)
         made, board = manifest(*fields.pop("layers", ()), **fields), scoreboard(entry("output-l1", "T0", 0.1, 0.2))
         summary = RunSummary(
             name="made up",
             task="deraining",
-            verdict=conclude(fidelity(), board, made),
+            verdict=conclude(fidelity(), board, made, timed),
             fidelity=fidelity(),
             attack=board,
+            bench=timed,
             manifest=made,
             environment=current_environment(),
             seconds=1.0,
@@ -91,3 +93,20 @@ def test_what_was_not_measured_is_left_out(report: Report) -> None:
     text = report()
     assert "Deleting our nodes" not in text
     assert "In tiles" not in text
+    assert "Hardened against clean" not in text
+
+
+def test_what_was_timed(report: Report) -> None:
+    text = report(bench=bench(1.12), estimated_slowdown=1.04)
+    for shown in (
+        "Time, hardened over clean: 1.12 (1.10 to 1.15) on CPUExecutionProvider, native kernels; images of 48x64",
+        "medians of 21 rounds with 95 % intervals, images of 48x64, 2 threads",
+        "CPUExecutionProvider, native kernels clean 100.00 (90.00 to 110.00) 10.00 1.50 51 MiB",
+        "hardened 112.00 (100.80 to 123.20) 8.93 1.50 62 MiB 1.12 (1.10 to 1.15) 16 % by the profiler",
+        "relu_&lt;1&gt;, relu_2 cpu: 8x48x64 float32, rank 4 3.00 (2.70 to 3.30) 12.00 (11.00 to 13.00)",
+        "30.00 (29.00 to 31.00) 10.00",
+        "cuda was left out: no GPU.",
+        "wide was not timed alone on cpu: it is bfloat16.",
+    ):
+        assert shown in text, shown
+    assert "by a cost model" not in text
