@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from kdguard.export.errors import UserError
-from kdguard.runtime.commands import attack, baseline, build, export, harden, inspect, run, verify
+from kdguard.runtime.commands import attack, baseline, build, export, harden, inspect, keygen, run, seal, unlock, verify
 from kdguard.runtime.usage import UsageError, describe_usage_error
 
 INTERRUPTED = 130
@@ -81,6 +81,9 @@ for name, command in (
     ("attack", attack.attack),
     ("baseline", baseline.baseline),
     ("build", build.build),
+    ("keygen", keygen.keygen),
+    ("seal", seal.seal),
+    ("unlock", unlock.unlock),
     ("run", run.run),
 ):
     app.command(name)(_interruptible(command))
