@@ -3,8 +3,8 @@
 python benchmarks/sealing.py > benchmarks/results/sealing.json
 
 The weights are random, and none of them is in the hardened model, so all of them go through the encryption. Each
-measurement is a process of its own, pinned to one core; MB are 10^6 bytes. Beside it stand the two parts that every byte
-goes through, SHA-256 and pyrage's encryption, in the same process.
+measurement is a process of its own, pinned to one core; MB are 10^6 bytes. Beside it stand the two parts that every
+byte goes through, SHA-256 and pyrage's encryption, in the same process.
 """
 
 from __future__ import annotations

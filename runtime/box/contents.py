@@ -29,9 +29,8 @@ def is_safe_location(name: str) -> bool:
     """Whether a data file's name stays below the model's folder on every system, and is spelled one way only."""
     path, windows = PurePosixPath(name), PureWindowsPath(name)
     return bool(
-        name
-        and len(name.encode()) <= _LONGEST_NAME
-        and name.isprintable()
+        name.isprintable()  # no lone surrogate is, which could not be encoded
+        and 0 < len(name.encode()) <= _LONGEST_NAME
         and not path.is_absolute()
         and not windows.drive
         and ".." not in path.parts
