@@ -43,6 +43,8 @@ class _Target:
         self.error: BaseException | None = None
 
     def write(self, data: bytes) -> int:
+        if self.error:  # pyrage flushes its buffer after a failure too
+            raise self.error
         try:
             self._write(data)
         except BaseException as error:

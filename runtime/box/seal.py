@@ -169,14 +169,13 @@ def _locations(files: Sequence[Path]) -> list[str]:
     """Where the data files lie, relative to the model file.
 
     Raises:
-        UserError: a name that could mean another file elsewhere.
+        UserError: a name that means something else on another system, or one file under two names.
     """
     names = [path.relative_to(files[0].parent).as_posix() for path in files[1:]]
-    for name, path in zip(names, files[1:], strict=True):
-        if not is_safe_location(name):
-            raise UserError(
-                f"{path}: no name for a data file that works everywhere; re-save the teacher with a plain one"
-            )
+    if len(set(names)) < len(names) or not all(map(is_safe_location, names)):
+        raise UserError(
+            f"{files[0]}: its data files have names that do not work everywhere; re-save it with plain ones"
+        )
     return names
 
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
@@ -95,7 +95,7 @@ def _from_memory(parts: dict[str | None, bytes], box: Path) -> onnx.ModelProto:
         model = onnx.load_model_from_string(parts[None])
         for tensor in (tensor for tensor in all_tensors(model) if uses_external_data(tensor)):
             entries = {entry.key: entry.value for entry in tensor.external_data}
-            data, offset = parts[entries["location"]], int(entries.get("offset", 0))
+            data, offset = parts[PurePosixPath(entries["location"]).as_posix()], int(entries.get("offset", 0))
             length = int(entries.get("length", len(data) - offset))
             if min(offset, length) < 0 or offset + length > len(data):
                 raise ValueError(f"tensor {tensor.name!r} reaches outside its data file")

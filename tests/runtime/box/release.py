@@ -76,13 +76,13 @@ def change_weight(model_path: Path, output: Path, name: str) -> None:
     onnx.save_model(model, str(output))
 
 
-def contents_of(release: Release, data: bytes, **changes: object) -> BoxContents:
-    """What a box says that holds `data` as the teacher's only file."""
+def contents_of(release: Release, sealed: bytes, /, **changes: object) -> BoxContents:
+    """What a box says that holds `sealed` as the teacher's only file."""
     said: dict[str, object] = {
         "kdguard_version": "0",
         "hardened_sha256": sha256_of_model(release.hardened),
         "holders": [fingerprint(release.public["alice"])],
-        "model": SealedFile(pieces=[Piece(length=len(data))]),
+        "model": SealedFile(pieces=[Piece(length=len(sealed))] if sealed else []),
     }
     return BoxContents.model_construct(**(said | changes))  # type: ignore[arg-type]
 
@@ -107,3 +107,12 @@ def read_box(release: Release, name: str = "alice") -> bytes:
     plain = io.BytesIO()
     decrypt(iter([release.box.read_bytes()]), plain.write, read_holder_key(release.key(name)), "the box")
     return plain.getvalue()
+
+
+def rename_data(teacher: Path, *names: str) -> None:
+    """Give a teacher's data file other names in the model, to each of its tensors the next one."""
+    model = onnx.load_model(str(teacher), load_external_data=False)
+    outside = [entry for t in model.graph.initializer for entry in t.external_data if entry.key == "location"]
+    for index, entry in enumerate(outside):
+        entry.value = names[index % len(names)]
+    teacher.write_bytes(model.SerializeToString())
