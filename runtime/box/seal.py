@@ -28,7 +28,6 @@ from kdguard.runtime.box.difference import chunk_count, read_range, shared_piece
 from kdguard.runtime.box.encryption import encrypt
 from kdguard.runtime.box.keys import fingerprint
 from kdguard.runtime.box.signing import sign, signer_of
-from kdguard.runtime.manifest import other_teacher
 from kdguard.runtime.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -150,6 +149,8 @@ def seal(
 
 def _check_teacher(teacher: Path, hardened: Path, augmentation: Augmentation) -> None:
     """See that a file is the hardened model's teacher, as far as can be told, and has the taps."""
+    from kdguard.runtime.manifest import other_teacher
+
     outline = read_outline(teacher)
     sizes = [[path.stat().st_size for path in model_files(model)] for model in (teacher, hardened)]
     if sizes[0] == sizes[1] and sha256_of_model(teacher) == sha256_of_model(hardened):

@@ -74,6 +74,7 @@ def test_kdguard_commands_run_in_order(tmp_path: Path) -> None:
         "docs/pipeline.md",
         "docs/hardening.md",
         "docs/foreign-models.md",
+        "docs/box.md",
         "CONTRIBUTING.md",
     ],
 )
@@ -86,7 +87,9 @@ def test_local_links_and_named_files_exist(path: str) -> None:
         assert (base / target).exists() or (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/hardening.md", "docs/foreign-models.md", "docs/pipeline.md"])
+@pytest.mark.parametrize(
+    "path", ["README.md", "docs/hardening.md", "docs/foreign-models.md", "docs/pipeline.md", "docs/box.md"]
+)
 def test_options_that_are_named_exist(path: str) -> None:
     known = {name for command in get_command(app).commands.values() for p in command.params for name in p.opts}  # type: ignore[attr-defined]
     own_code = re.sub(r"(?s)(python benchmarks|pip install)[^\n]*", "", (ROOT / path).read_text())
