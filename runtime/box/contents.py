@@ -21,19 +21,22 @@ MAGIC = b"kdguard-box-1\n"
 LONGEST_LINE = 2**24
 LARGEST_GATE_KEY = 2**16
 _LONGEST_NAME = 255
+_IMPORTED = {".py", ".pyc", ".pyd", ".so", ".dll", ".pth"}
+"""What Python takes from the folder it runs in; a forged box must not plant that."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def is_safe_location(name: str) -> bool:
-    """Whether a data file's name stays below the model's folder on every system, and is spelled one way only."""
+    """Whether a data file's name stays below the model's folder on every system, spelled one way, and hides nothing."""
     path, windows = PurePosixPath(name), PureWindowsPath(name)
     return bool(
         name.isprintable()  # no lone surrogate is, which could not be encoded
         and 0 < len(name.encode()) <= _LONGEST_NAME
         and not path.is_absolute()
         and not windows.drive
-        and ".." not in path.parts
+        and not any(part.startswith(".") for part in path.parts)
+        and path.suffix.lower() not in _IMPORTED
         and "\\" not in name
         and path.as_posix() == name
         and name != "."
@@ -104,13 +107,13 @@ class BoxContents(Part):
 
     @property
     def files(self) -> list[SealedFile]:
-        """The model file, then its data files in the order of their names, as `model_files` lists them."""
-        return [self.model, *(self.data[name] for name in sorted(self.data))]
+        """The model file, then its data files in the order that they were sealed in, that of `model_files`."""
+        return [self.model, *self.data.values()]
 
     @property
     def names(self) -> list[str | None]:
         """Locations beside `files`; None is the model file."""
-        return [None, *sorted(self.data)]
+        return [None, *self.data]
 
 
 class Signature(Part):

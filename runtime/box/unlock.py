@@ -150,11 +150,24 @@ def unlock(
         check_writable(output)
         with TemporaryDirectory(prefix=".kdguard-", dir=output.parent) as scratch:
             received = _receive(hardened, box, key, signed_by, check, writer(Path(scratch), output))
-            read_outline(Path(scratch) / output.name)
+            _check_model(Path(scratch) / output.name, received.contents, box)
             move_into_place(Path(scratch), output)
     if gate_key_output and received.contents.gate_key:
         key_files.create(gate_key_output, received.contents.gate_key, key_files.SECRET_MODE)
     return _report(box, received, output, signed_by)
+
+
+def _check_model(path: Path, contents: BoxContents, box: Path) -> None:
+    """See that an unlocked model is valid, and that every data file is one of its own.
+
+    Raises:
+        UserError: it is not; a forged box could bring any file otherwise.
+    """
+    read_outline(path)
+    own = {file.resolve() for file in model_files(path)}
+    for name in contents.data:
+        if (path.parent / name).resolve() not in own:
+            raise UserError(f"{box}: the model in it has no use for the file {name!r} beside it; ask the releaser")
 
 
 @contextmanager

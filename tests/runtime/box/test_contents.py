@@ -16,7 +16,9 @@ SHA = "0" * 64
 SMALLEST = {"kdguard_version": "1", "hardened_sha256": SHA, "holders": [SHA], "model": {"pieces": []}}
 
 
-@pytest.mark.parametrize("name", ["weights.bin", "a/b.bin", "..data", "Gewichte ä.bin", "x" * 255])
+@pytest.mark.parametrize(
+    "name", ["weights.bin", "a/b.bin", "t.onnx.data", "onnx__MatMul_7", "Gewichte ä.bin", "x" * 255]
+)
 def test_safe_locations(name: str) -> None:
     assert is_safe_location(name)
 
@@ -25,7 +27,23 @@ def test_safe_locations(name: str) -> None:
     "name",
     [
         *("", ".", "..", "../w", "a/../../w", "/w", "//w", "./w", "a//w", "a/"),
-        *("C:w", "C:/w", "a\\w", "\\\\h\\w", "w\0", "w\n", "\ud800", "x" * 256, "ä" * 128),
+        *(
+            ".bashrc",
+            "..data",
+            "a/.ssh",
+            "numpy.py",
+            "numpy/__init__.py",
+            "torch.SO",
+            "C:w",
+            "C:/w",
+            "a\\w",
+            "\\\\h\\w",
+            "w\0",
+            "w\n",
+            "\ud800",
+            "x" * 256,
+            "ä" * 128,
+        ),
     ],
 )
 def test_locations_that_leave_the_folder_or_have_two_spellings(name: str) -> None:
@@ -47,9 +65,9 @@ def test_comes_back_from_its_line() -> None:
     line = contents.line()
     assert line.count(b"\n") == 1
     assert BoxContents.model_validate_json(line) == contents
-    assert contents.names == [None, "a", "b"]
-    assert [file.size for file in contents.files] == [7, 1, 0]
-    assert [file.sealed_size for file in contents.files] == [3, 1, 0]
+    assert contents.names == BoxContents.model_validate_json(line).names == [None, "b", "a"]
+    assert [file.size for file in contents.files] == [7, 0, 1]
+    assert [file.sealed_size for file in contents.files] == [3, 0, 1]
 
 
 def test_the_gates_key_is_not_shown() -> None:

@@ -62,7 +62,7 @@ def test_in_pieces_of_any_size(release: Release, size: int) -> None:
     )
     copied = release.hardened.read_bytes()[3:11]
     expected = {None: DATA[:5] + copied + DATA[5:], "a": b"\n\n", "b": b""}
-    digests = [sha256(expected[name]).hexdigest() for name in (None, "a", "b")]
+    digests = [sha256(expected[name]).hexdigest() for name in (None, "b", "a")]
     received = Received([release.hardened])
     receiver = received.take(box_bytes(contents, DATA + b"\n\n", digests), size)
     assert received.parts == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ import pytest
 
 from kdguard.export import large_models
 from kdguard.export.errors import UserError
-from kdguard.export.onnx_files import hash_model, load_onnx, serialise, sha256_of_model
-from kdguard.runtime.box.contents import Augmentation
+from kdguard.export.onnx_files import hash_model, load_onnx, model_files, serialise, sha256_of_model
+from kdguard.runtime.box.contents import Augmentation, Piece, SealedFile
 from kdguard.runtime.box.keys import fingerprint
 from kdguard.runtime.box.signing import make_signing_key, read_signing_key
 from kdguard.runtime.box.unlock import unlock, unlocked_model
@@ -126,6 +127,37 @@ def test_data_files_in_a_folder_of_their_own(tmp_path: Path, location: str) -> N
     assert hash_model(model) == hash_model(load_onnx(release.teacher))
 
 
+def test_several_data_files_whose_spelling_changes_their_order(tmp_path: Path) -> None:
+    release = make_large_release(tmp_path)
+    folder = release.teacher.parent
+    shutil.copy(folder / "weights.bin", folder / "z.bin")
+    (folder / "weights.bin").rename(folder / "a.bin")
+    with (folder / "z.bin").open("ab") as stream:
+        stream.write(b"longer than the other")
+    rename_data(release.teacher, "a.bin", "./z.bin")
+    assert [path.name for path in model_files(release.teacher)] == ["t.onnx", "z.bin", "a.bin"]
+    report = release.seal()
+    assert report.teacher_sha256 == sha256_of_model(release.teacher)
+    (tmp_path / "out").mkdir()
+    open_to(release, tmp_path / "out" / "t.onnx")
+    assert sha256_of_model(tmp_path / "out" / "t.onnx") == report.teacher_sha256
+    for name in ("a.bin", "z.bin"):
+        assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("outside", [{"planted": b"x"}, {"planted": b""}])
+def test_a_forged_box_brings_no_file_that_the_model_does_not_use(release: Release, outside: dict[str, bytes]) -> None:
+    data = release.teacher.read_bytes()
+    parts = {name: SealedFile(pieces=[Piece(length=len(c))] if c else []) for name, c in outside.items()}
+    digests = [sha256(content).hexdigest() for content in (data, *outside.values())]
+    contents = contents_of(release, data, data=parts)
+    write_box(release, box_bytes(contents, data + b"".join(outside.values()), digests))
+    before = listing(release.folder)
+    with pytest.raises(UserError, match="has no use for the file 'planted'"):
+        open_to(release, release.folder / "u.onnx")
+    assert listing(release.folder) == before
+
+
 def test_data_files_replace_nothing(tmp_path: Path) -> None:
     release = make_large_release(tmp_path)
     release.seal()
@@ -149,7 +181,7 @@ def test_a_data_file_that_appears_meanwhile(tmp_path: Path, monkeypatch: pytest.
     def appear(*_: object) -> None:
         (tmp_path / "out" / "weights.bin").write_text("mine")
 
-    monkeypatch.setattr("kdguard.runtime.box.unlock.read_outline", appear)
+    monkeypatch.setattr("kdguard.runtime.box.unlock._check_model", appear)
     with pytest.raises(UserError, match="is there already"):
         open_to(release, tmp_path / "out" / "u.onnx")
     assert listing(tmp_path / "out") == ["weights.bin"]
