@@ -148,6 +148,23 @@ def parity_sentence(rows: Sequence[Row]) -> str:
     )
 
 
+def sealing_table(rows: Sequence[Row]) -> str:
+    names = ("seal", "unlock", "sha256", "encryption")
+    headings = ["teacher", "MB/s", "sealed", "unlocked", "SHA-256 alone", "encryption alone", "memory before", "peak"]
+
+    def line(row: Row, what: str, key: str) -> list[str]:
+        rates = [f"{row[f'{name}_{key}']:.0f}" for name in names]
+        return [
+            f"{row['teacher_mb']} MB",
+            what,
+            *rates,
+            *(f"{row[k]:.0f} MiB" for k in ("rss_before_mib", "peak_rss_mib")),
+        ]
+
+    kinds = (("by the clock", "mb_per_s"), ("by processor time", "mb_per_cpu_s"))
+    return table(headings, (line(row, what, key) for row in rows for what, key in kinds))
+
+
 def undo_table(rows: Sequence[Row]) -> str:
     headings = ["task", "layers", "op", "moved by, of its norm", "left after a linear undo", "after a small network"]
     groups: dict[tuple[str, str], list[Row]] = {}
@@ -198,6 +215,7 @@ PARTS: dict[str, tuple[str, str | None, Callable[[Sequence[Row]], str]]] = {
     "latency of nodes": ("docs/hardening.md", "zoo_latency", node_time_table),
     "native op": ("docs/native.md", "op_latency", native_table),
     "native parity": ("docs/native.md", "zoo_latency", parity_sentence),
+    "sealing": ("docs/box.md", "sealing", sealing_table),
     "undo": ("docs/hardening.md", "feature_undo", undo_table),
     "strip": ("docs/threat-model.md", "zoo_harden", strip_sentence),
     "recipes": ("docs/attacks.md", None, red_team_tables.recipes_table),

@@ -117,6 +117,26 @@ def load_onnx(path: Path | str) -> onnx.ModelProto:
             lies outside the model's folder.
     """
     path = Path(path)
+    model, external = _read_checked(path)
+    if sum(_external_length(tensor, path) for tensor in external) > large_models.INLINE_LIMIT:
+        large_models.keep_outside(model, external, path.parent)
+    elif external:
+        load_external_data_for_model(model, str(path.parent))
+    _drop_negative_dimensions(model)
+    return model
+
+
+def read_outline(path: Path) -> onnx.ModelProto:
+    """A model file as it stands, checked like `load_onnx` does, with external data left in its files.
+
+    Raises:
+        UserError: as `load_onnx`.
+    """
+    return _read_checked(path)[0]
+
+
+def _read_checked(path: Path) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
+    """The model file's content, and its tensors whose data lies in other files."""
     if not path.exists():
         raise UserError(f"{path}: no such file; give the path of an ONNX model")
     if not path.is_file():
@@ -136,12 +156,7 @@ def load_onnx(path: Path | str) -> onnx.ModelProto:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: not a valid ONNX model: {first_line(error)}") from error
-    if sum(_external_length(tensor, path) for tensor in external) > large_models.INLINE_LIMIT:
-        large_models.keep_outside(model, external, path.parent)
-    elif external:
-        load_external_data_for_model(model, str(path.parent))
-    _drop_negative_dimensions(model)
-    return model
+    return model, external
 
 
 def _not_onnx(path: Path, reason: str) -> UserError:

@@ -17,7 +17,20 @@ from typing import Any
 import typer
 
 from kdguard.export.errors import UserError
-from kdguard.runtime.commands import attack, baseline, bench, build, export, harden, inspect, run, verify
+from kdguard.runtime.commands import (
+    attack,
+    baseline,
+    bench,
+    build,
+    export,
+    harden,
+    inspect,
+    keygen,
+    run,
+    seal,
+    unlock,
+    verify,
+)
 from kdguard.runtime.usage import UsageError, describe_usage_error
 
 INTERRUPTED = 130
@@ -82,6 +95,9 @@ for name, command in (
     ("baseline", baseline.baseline),
     ("build", build.build),
     ("bench", bench.bench),
+    ("keygen", keygen.keygen),
+    ("seal", seal.seal),
+    ("unlock", unlock.unlock),
     ("run", run.run),
 ):
     app.command(name)(_interruptible(command))

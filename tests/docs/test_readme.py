@@ -75,6 +75,7 @@ def test_kdguard_commands_run_in_order(tmp_path: Path) -> None:
         "docs/bench.md",
         "docs/hardening.md",
         "docs/foreign-models.md",
+        "docs/box.md",
         "CONTRIBUTING.md",
     ],
 )
@@ -88,7 +89,15 @@ def test_local_links_and_named_files_exist(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["README.md", "docs/hardening.md", "docs/foreign-models.md", "docs/pipeline.md", "docs/bench.md"]
+    "path",
+    [
+        "README.md",
+        "docs/hardening.md",
+        "docs/foreign-models.md",
+        "docs/pipeline.md",
+        "docs/bench.md",
+        "docs/box.md",
+    ],
 )
 def test_options_that_are_named_exist(path: str) -> None:
     known = {name for command in get_command(app).commands.values() for p in command.params for name in p.opts}  # type: ignore[attr-defined]

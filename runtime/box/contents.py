@@ -1,0 +1,141 @@
+"""What a box holds, and how it is laid out inside the encryption.
+
+    kdguard-box-1                 the format's name and version
+    {...}                         `BoxContents`, JSON on one line
+    bytes                         the pieces that are not in the hardened model, one after the other
+    {...}                         `Hashes`, JSON on one line
+    {...} or null                 `Signature` over the three text lines before it, JSON on one line
+
+Hashes come last, so that a file is read once while it is sealed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+
+MAGIC = b"kdguard-box-1\n"
+LONGEST_LINE = 2**24
+LARGEST_GATE_KEY = 2**16
+_LONGEST_NAME = 255
+_IMPORTED = {".py", ".pyc", ".pyd", ".so", ".dll", ".pth"}
+"""What Python takes from the folder it runs in; a forged box must not plant that."""
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def is_safe_location(name: str) -> bool:
+    """Whether a data file's name stays below the model's folder on every system, spelled one way, and hides nothing."""
+    path, windows = PurePosixPath(name), PureWindowsPath(name)
+    return bool(
+        name.isprintable()  # no lone surrogate is, which could not be encoded
+        and 0 < len(name.encode()) <= _LONGEST_NAME
+        and not path.is_absolute()
+        and not windows.drive
+        and not any(part.startswith(".") for part in path.parts)
+        and path.suffix.lower() not in _IMPORTED
+        and "\\" not in name
+        and path.as_posix() == name
+        and name != "."
+    )
+
+
+class Part(BaseModel):
+    """What all of it has in common: nothing unknown is let through, and bytes are base64 in JSON."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
+
+    def line(self) -> bytes:
+        """As it stands in the box."""
+        return self.model_dump_json(exclude_defaults=True).encode() + b"\n"
+
+
+class Augmentation(Part):
+    """Settings of the training recipe that gets more out of the teacher; all of them may be left out."""
+
+    hint_taps: list[str] = Field(default_factory=list, description="names of the teacher's tensors to learn from")
+    views: list[Annotated[int, Field(ge=0, le=7)]] = Field(
+        default_factory=list, description="of the eight flips and rotations, those to ask the teacher about"
+    )
+    hint_weight: float | None = Field(None, ge=0, allow_inf_nan=False, description="of the hint term in the loss")
+
+
+class Piece(Part):
+    """A run of bytes of a sealed file: in the box, or a copy from one of the hardened model's files."""
+
+    length: PositiveInt
+    source: NonNegativeInt | None = Field(None, description="index into `model_files` of the hardened model")
+    offset: NonNegativeInt = 0
+
+
+class SealedFile(Part):
+    """One file of the teacher."""
+
+    pieces: list[Piece]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(piece.length for piece in self.pieces)
+
+    @property
+    def sealed_size(self) -> int:
+        """Bytes of it that are in the box."""
+        return sum(piece.length for piece in self.pieces if piece.source is None)
+
+
+class BoxContents(Part):
+    """All that a box says before its data."""
+
+    kdguard_version: str
+    hardened_sha256: Sha256
+    holders: list[Sha256] = Field(min_length=1, description="fingerprints of the public keys it was sealed to")
+    model: SealedFile
+    data: dict[str, SealedFile] = Field(default_factory=dict, description="external data, by location")
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+    gate_key: bytes | None = Field(None, min_length=1, max_length=LARGEST_GATE_KEY, repr=False)
+
+    @field_validator("data")
+    @classmethod
+    def _safe_locations(cls, data: dict[str, SealedFile]) -> dict[str, SealedFile]:
+        if not all(map(is_safe_location, data)):
+            raise ValueError("a data file lies outside the model's folder")
+        return data
+
+    @property
+    def files(self) -> list[SealedFile]:
+        """The model file, then its data files in the order that they were sealed in, that of `model_files`."""
+        return [self.model, *self.data.values()]
+
+    @property
+    def names(self) -> list[str | None]:
+        """Locations beside `files`; None is the model file."""
+        return [None, *self.data]
+
+
+class Signature(Part):
+    """A signature and the public key that checks it, both raw Ed25519."""
+
+    public_key: Annotated[bytes, Field(min_length=32, max_length=32)]
+    signature: Annotated[bytes, Field(min_length=64, max_length=64)]
+
+
+class Hashes(Part):
+    """SHA-256 of the teacher's files, in the order of `BoxContents.files`."""
+
+    sha256: list[Sha256]
+
+    @property
+    def teacher_sha256(self) -> str:
+        """Of the whole teacher, as `sha256_of_model` gives it."""
+        if len(self.sha256) == 1:
+            return self.sha256[0]
+        return hashlib.sha256("".join(self.sha256).encode()).hexdigest()
+
+
+def default_box(hardened: Path) -> Path:
+    """Where the box of a hardened model lies."""
+    return hardened.with_name(f"{hardened.stem if hardened.suffix == '.onnx' else hardened.name}.box")
