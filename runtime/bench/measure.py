@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import joblib
 
 from kdguard.export.files import sha256_of_file
+from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.bench.interleave import Timed, interleave
 from kdguard.runtime.bench.op_alone import find_cases, measure_case
@@ -17,6 +18,7 @@ from kdguard.runtime.bench.peak_memory import measure_memory
 from kdguard.runtime.bench.providers import default_providers, split_by_presence
 from kdguard.runtime.bench.results import Bench, OpAlone, OpShare, ProviderBench, Ratio, Speed, Timing
 from kdguard.runtime.bench.subject import Subject
+from kdguard.runtime.engines.shapes import Size
 from kdguard.runtime.report.environment import current_environment
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.terminal import progress_bar, say
@@ -86,8 +88,8 @@ def _bench_provider(subject: Subject, name: ProviderName, threads: int, rounds: 
         provider=name,
         runs_on=runs_on,
         kernels=kernels,
-        clean=_speed(samples["clean"], subject),
-        hardened=_speed(samples["hardened"], subject),
+        clean=speed(samples["clean"], subject.card, subject.size),
+        hardened=speed(samples["hardened"], subject.card, subject.size),
         slowdown=slowdown,
         memory=measure_memory(subject, name, threads),
         device_memory_reason=NO_DEVICE if name == "cpu" else NOT_MEASURED,
@@ -97,10 +99,11 @@ def _bench_provider(subject: Subject, name: ProviderName, threads: int, rounds: 
     )
 
 
-def _speed(seconds: Sequence[float], subject: Subject) -> Speed:
+def speed(seconds: Sequence[float], card: ModelCard, size: Size) -> Speed:
+    """What a model's samples say."""
     latency = Timing.of(seconds)
-    images = 1000 * subject.card.batch / latency.median_ms
-    pixels = subject.size.height * subject.size.width
+    images = 1000 * card.batch / latency.median_ms
+    pixels = size.height * size.width
     return Speed(latency=latency, images_per_second=images, megapixels_per_second=images * pixels / 1e6)
 
 

@@ -91,11 +91,11 @@ class ProviderBench(BaseModel):
 
     provider: str = Field(description="as asked for")
     runs_on: str = Field(description="as onnxruntime names it")
-    kernels: str = Field(description="what runs the op: native, function, or none")
+    kernels: str = Field(description="what runs the op: native, function, plugin, or none")
     clean: Speed
     hardened: Speed
     slowdown: Ratio = Field(description="hardened over clean")
-    memory: Memory
+    memory: Memory | None = Field(description="none for engines")
     device_memory_mib: float | None = None
     device_memory_reason: str = Field(description="why there is no figure")
     op_share: OpShare | None = Field(description="none where nothing is hardened")

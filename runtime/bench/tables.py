@@ -28,8 +28,8 @@ def _speed_table(bench: Bench) -> Table:
         table.add_column(heading, justify="left" if heading in headings[:2] else "right")
     for found in bench.providers:
         for model, speed, memory in (
-            ("clean", found.clean, found.memory.clean_mib),
-            ("hardened", found.hardened, found.memory.hardened_mib),
+            ("clean", found.clean, found.memory.clean_mib if found.memory else None),
+            ("hardened", found.hardened, found.memory.hardened_mib if found.memory else None),
         ):
             table.add_row(
                 runs_on(found) if model == "clean" else "",
@@ -37,7 +37,7 @@ def _speed_table(bench: Bench) -> Table:
                 milliseconds(speed.latency),
                 number(speed.images_per_second),
                 number(speed.megapixels_per_second),
-                number(memory, 0),
+                "" if memory is None else number(memory, 0),
                 ratio_words(found.slowdown) if model == "hardened" else "",
                 share_words(found.op_share) if model == "hardened" else "",
             )

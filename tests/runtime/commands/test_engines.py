@@ -54,6 +54,25 @@ def test_what_this_machine_cannot_run(
     assert "runs on a GPU only" in kdguard.refuses("verify", conv_net_file, engine, *data, "--provider", "cpu", code=3)
 
 
+@pytest.mark.usefixtures("onnxruntime_answers")
+def test_bench(kdguard: CommandLine, engine: Path, card: ModelCard, tmp_path: Path) -> None:
+    clean = write_engine(make_conv_net(), card, tmp_path / "clean.engine")
+    report = tmp_path / "bench.json"
+    options = ("--size", "64x64", "--rounds", 7, "--json", report, "--plot", tmp_path / "bench.svg")
+    assert kdguard("bench", engine, "--teacher", clean, *options) == 0, kdguard.err
+    (found,) = json.loads(report.read_text())["providers"]
+    assert (found["provider"], found["runs_on"]) == ("tensorrt-rtx", "TensorRT-RTX 1.0, fp32")
+    assert found["slowdown"]["n"] == 7
+    assert found["memory"] is None
+    assert "build it with other --shapes" in kdguard.refuses("bench", engine, "--teacher", clean, "--size", "512x512")
+
+
+def test_an_engine_is_timed_against_an_engine(kdguard: CommandLine, engine: Path, conv_net_file: Path) -> None:
+    for hardened_file, teacher in ((engine, conv_net_file), (conv_net_file, engine)):
+        line = kdguard.refuses("bench", hardened_file, "--teacher", teacher)
+        assert "an engine is timed against an engine" in line
+
+
 def test_damaged_and_nameless(kdguard: CommandLine, conv_net_file: Path, pairs_folder: Path, engine: Path) -> None:
     data = ("--data", pairs_folder)
     engine.write_bytes(engine.read_bytes()[:-1])

@@ -51,4 +51,5 @@ def onnxruntime_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(*engines: Engine) -> EngineProcess:
         return EngineProcess(Request(package="", engines=[engine.path for engine in engines]), "onnxruntime", COMMAND)
 
-    monkeypatch.setattr("kdguard.runtime.engines.session.start_engines", start)
+    for module in ("engines.session", "bench.engines"):
+        monkeypatch.setattr(f"kdguard.runtime.{module}.start_engines", start)
