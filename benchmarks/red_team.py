@@ -2,8 +2,8 @@
 
     python benchmarks/red_team.py [--recipes SET] [--defence NAME] [--untuned] [--steps N] [SUBJECT...]
 
-Sets of recipes: core, features, standard, all. `--untuned` attacks as a careless thief does, and as papers that
-defend report: one learning rate, no early stopping, the last student counts.
+Sets of recipes: core, features, standard, authorised, all. `--untuned` attacks as a careless thief does, and as papers
+that defend report: one learning rate, no early stopping, the last student counts.
 
 Subjects are the quickstart's teacher and the published ones, by task; all of them by default. Attackers
 own the training photographs, degraded by the tasks themselves, or published pairs where these are too
@@ -35,7 +35,15 @@ CORE = ("scratch", "output-l1", "output+gt", "fitnets", "fitnets-standardised", 
 FEATURES = ("output-l1", "fitnets", "fitnets-standardised")
 STANDARD = ("fitnets", "attention-transfer", "fsp")
 """Recipes of features as published, by attackers who know nothing of the defence."""
-RECIPE_SETS = {"core": CORE, "features": FEATURES, "standard": STANDARD, "all": tuple(RECIPES)}
+AUTHORISED = ("authorised",)
+"""A key holder; plain distillation stands in the recordings of the core recipes, students of the same seeds."""
+RECIPE_SETS = {
+    "core": CORE,
+    "features": FEATURES,
+    "standard": STANDARD,
+    "authorised": AUTHORISED,
+    "all": tuple(RECIPES),
+}
 TRAINING = TrainingOptions(steps=1000, patch=32, learning_rates=(5e-3, 1.2e-2))
 """Small enough for a few hours of two cores; the recorded validation curves show where students are by then."""
 UNTUNED = TRAINING.model_copy(update={"learning_rates": TRAINING.learning_rates[:1], "early_stopping": False})

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import authorised
 import red_team_tables
 import scoreboards
 from table_text import between, number, table
@@ -230,6 +231,9 @@ PARTS: dict[str, tuple[str, str | None, Callable[[Sequence[Row]], str]]] = {
     "headline": ("docs/threat-model.md", "red_team", scoreboards.headline),
     "plateau": ("docs/threat-model.md", "plateau", scoreboards.plateau_table),
     "plateau reached": ("docs/threat-model.md", "plateau", scoreboards.plateau_sentence),
+    "key holders": ("docs/authorised.md", "red_team", authorised.holders_table),
+    "thieves beside key holders": ("docs/authorised.md", "red_team", authorised.thieves_table),
+    "key holders' goals": ("docs/authorised.md", "red_team", authorised.goals),
     "headline goal": ("docs/threat-model.md", "red_team", scoreboards.headline_goal),
 }
 """Per part: the document it stands in, the benchmark it comes from (None: the code itself), what makes it."""

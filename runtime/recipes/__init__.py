@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kdguard.export.lookup import look_up
 from kdguard.runtime.recipes.attention_transfer import AttentionTransfer
+from kdguard.runtime.recipes.authorised import Authorised
 from kdguard.runtime.recipes.base import Batch, Recipe, Step
 from kdguard.runtime.recipes.contrastive import Contrastive
 from kdguard.runtime.recipes.dckd import Dckd
@@ -54,6 +55,7 @@ RECIPES: dict[str, Recipe] = {
         StripFinetune(),
         Skeptical(),
         PluginSubstitution(),
+        Authorised(),
     )
 }
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kdguard.runtime.red_team.tile import Tile
     from kdguard.runtime.students.base import Restoration, Student
 
-Tier = Literal["control", "T0", "T1", "T1s", "T2"]
+Tier = Literal["control", "T0", "T1", "T1s", "T2", "T3"]
 Source = Literal["none", "clean", "hardened"]
 Maps = NDArray[np.float32]
 
@@ -49,6 +49,7 @@ class Batch:
         owned: [N] bool, false for tiles that the recipe made itself and has no ground truth for.
         teacher_output: like `clean`.
         teacher_maps: [N, F_i, H_i, W_i], the tapped tensors.
+        teacher_spread: [N, 1, H * scale, W * scale], standard deviation of the teacher's output over the views.
     """
 
     degraded: Tensor
@@ -56,6 +57,7 @@ class Batch:
     owned: Tensor
     teacher_output: Tensor | None = None
     teacher_maps: tuple[Tensor, ...] = ()
+    teacher_spread: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class Query:
         rework: makes the map to train on, [M, F, H, W], of those that were read, one per tap; None to
             train on what was read.
         views: picks those of the eight flips and rotations whose answers are averaged; None asks plainly.
+        spread: whether to keep how far the views' answers lie apart.
     """
 
     taps: tuple[str, ...] = ()
@@ -124,6 +127,7 @@ class Query:
     edit_name: str = ""
     rework: Callable[[Sequence[Maps]], Maps] | None = None
     views: Callable[[Loot], tuple[int, ...]] | None = None
+    spread: bool = False
 
 
 class Recipe(ABC):

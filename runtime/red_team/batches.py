@@ -34,6 +34,7 @@ class Batches:
         self._tiles, self._device = tiles, device
         self._degraded, self._clean = _mapped(tiles.degraded), _mapped(tiles.clean)
         self._outputs = _mapped(answers.output) if answers else None
+        self._spreads = _mapped(answers.spread) if answers and answers.spread else None
         self._maps = [_mapped(path) for path in answers.maps] if answers and recipe.taps else []
         self._rng = np.random.default_rng([seed, 1])
         self.channels: int = self._degraded.shape[1]
@@ -60,6 +61,7 @@ class Batches:
             owned=torch.from_numpy(owned).to(self._device),
             teacher_output=None if self._outputs is None else self._crops(self._outputs, places),
             teacher_maps=tuple(self._crops(maps, places) for maps in self._maps),
+            teacher_spread=None if self._spreads is None else self._crops(self._spreads, places),
         )
 
     def validation(self, truth: bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -19,7 +19,7 @@ from kdguard.runtime.recipes.base import ENGINE_HIDES, Loot, Recipe, Source
 from kdguard.runtime.red_team.code_hash import hash_code, modules_of
 from kdguard.runtime.red_team.material import Material, Tiles
 from kdguard.runtime.red_team.pieces import Pieces
-from kdguard.runtime.red_team.teacher_cache import OUTPUT, Answers, SessionOpener, TeacherCache, asked_by
+from kdguard.runtime.red_team.teacher_cache import OUTPUT, SPREAD, Answers, SessionOpener, TeacherCache, asked_by
 from kdguard.runtime.session import RestorationSession, check_taps
 from kdguard.runtime.shipped import Shipped, layers_of, start
 
@@ -107,16 +107,19 @@ class Thief:
         # Whoever holds the file asks the file: what he edits gives him maps, and its outputs would be worse.
         whole = query.edit is None and query.views is None
         of_views = (*plain, "views", recipe.name, code) if query.views else plain
-        tensors = (OUTPUT, *query.taps) if whole else (OUTPUT,)
-        output, *maps = self._cache.ask(of_views, asked, tensors, self._opener(None, query.views), what)
+        outputs = (OUTPUT, SPREAD) if query.spread else (OUTPUT,)
+        tensors = (*outputs, *query.taps) if whole else outputs
+        output, *rest = self._cache.ask(of_views, asked, tensors, self._opener(None, query.views), what)
+        spread = rest.pop(0) if query.spread else None
+        maps = rest
         if query.taps and not whole:
             edited = (*plain, "edit", query.edit_name, code) if query.edit else plain
             maps = [*self._cache.ask(edited, asked, query.taps, self._opener(query.edit, None), what)]
-        answers = Answers(output, tuple(maps))
+        answers = Answers(output, tuple(maps), spread)
         if query.rework is not None:
             answers = self._cache.rework(answers, (recipe.name, code), query.rework)
         # The files' names are hashes of all that is in them.
-        names = [path.name for path in (answers.output, *answers.maps)]
+        names = [path.name for path in (answers.output, *answers.maps, answers.spread) if path is not None]
         return Material(tiles, answers, hashlib.sha256(repr((plain, names)).encode()).hexdigest()[:32])
 
     def _opener(self, edit: Edit | None, views: Views | None) -> SessionOpener:

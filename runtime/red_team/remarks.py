@@ -42,7 +42,7 @@ def _about_models(board: Scoreboard) -> list[str]:
 def _about_students(board: Scoreboard) -> list[str]:
     best = board.best_response
     if best is None:
-        if all(entry.tier == "control" for entry in board.summary):
+        if not any(entry.compared for entry in board.summary):
             return []
         return ["every student of one side diverged, so nothing is compared; give smaller --learning-rates"]
     lines, landmarks = [], board.landmarks

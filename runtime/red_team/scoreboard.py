@@ -40,7 +40,7 @@ class Group(BaseModel):
 class SummaryEntry(BaseModel):
     """One recipe, clean teacher against hardened, paired by seed.
 
-    A control never saw the hardened teacher: both sides show the same students and its drop is 0.
+    Controls and key holders (T3) never saw the hardened teacher: both sides show the same students, the drop is 0.
     """
 
     recipe: str
@@ -54,6 +54,11 @@ class SummaryEntry(BaseModel):
     bound_db: float | None = Field(
         None, description="largest pooled drop that an output-only student trained to the end can have; T0 only"
     )
+
+    @property
+    def compared(self) -> bool:
+        """Whether its students of the hardened teacher are others than those of the clean one."""
+        return self.tier not in ("control", "T3")
 
     @property
     def diverged(self) -> int:

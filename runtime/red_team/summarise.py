@@ -121,7 +121,7 @@ def _difference(first: Sequence[TrialResult], second: Sequence[TrialResult]) -> 
 
 
 def _best_response(summary: Sequence[SummaryEntry], results: Sequence[TrialResult]) -> BestResponse | None:
-    if all(entry.tier == "control" for entry in summary):
+    if not any(entry.compared for entry in summary):
         return None
     # What only ever asks the clean teacher is nothing that a thief of the hardened one can do: beside it
     # on the clean side alone, anything would look like a defence.
@@ -146,9 +146,7 @@ def _best_response(summary: Sequence[SummaryEntry], results: Sequence[TrialResul
 
 def _help_left(summary: Sequence[SummaryEntry], results: Sequence[TrialResult]) -> HelpLeft | None:
     scratch = _students(results, "scratch", ("none",))
-    helped = [
-        e for e in summary if e.tier != "control" and get_recipe(e.recipe).ground_truth and not e.hardened.diverged
-    ]
+    helped = [e for e in summary if e.compared and get_recipe(e.recipe).ground_truth and not e.hardened.diverged]
     if not scratch or not helped:
         return None
     best = max(helped, key=lambda entry: entry.hardened.psnr)

@@ -31,13 +31,12 @@ def scoreboard_table(board: Scoreboard) -> Table:
     if board.landmarks is not None:
         _add_landmarks(table, board.landmarks)
     for entry in board.summary:
-        compared = entry.tier != "control"
-        measured = compared and not entry.diverged
+        measured = entry.compared and not entry.diverged
         table.add_row(
             entry.recipe,
             entry.tier,
             _students(entry.clean),
-            _students(entry.hardened) if compared else control_words(entry),
+            _students(entry.hardened) if entry.compared else control_words(entry),
             plus_minus(entry.drop_db, entry.drop_ci95) if measured else "",
             number(entry.pooled_drop_db) if entry.bound_db is not None else "",
             number(entry.bound_db) if entry.bound_db is not None else "",
@@ -55,7 +54,7 @@ def _add_landmarks(table: Table, marks: Landmarks) -> None:
 
 
 def control_words(entry: SummaryEntry) -> str:
-    """What a control was taught by."""
+    """What a control or a key holder was taught by."""
     return _CONTROLS[get_recipe(entry.recipe).sources]
 
 
@@ -84,8 +83,8 @@ def drop_or_gain(drop_db: float, half_width: float | None = None) -> str:
 def best_response_line(board: Scoreboard) -> str:
     """What the attacker's best choice gives him, and what was not tried."""
     best = board.best_response
-    if all(entry.tier == "control" for entry in board.summary):
-        return "best response: not asked, only controls ran"
+    if not any(entry.compared for entry in board.summary):
+        return "best response: not asked, only controls and key holders ran"
     if best is None:
         return "best response: none, every student of one side diverged"
     line = (

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,9 @@ Maps = NDArray[np.float32]
 OUTPUT = ""
 """Stands for the output among tensor names; no tensor is called so."""
 
+SPREAD = "\0"
+"""Stands for how far the views' answers lie apart, likewise."""
+
 SessionOpener = Callable[[Sequence[str]], tuple[ImageSession, tuple[int, ...]]]
 """From the tensors that are missing to a session that taps them, and the views whose answers are averaged."""
 
@@ -41,10 +44,13 @@ class Answers:
     Attributes:
         output: [M, C, H * scale, W * scale] float32, in [0, 1] up to over- and undershoot.
         maps: [M, F_i, H_i, W_i] float32, one per tapped tensor.
+        spread: [M, 1, H * scale, W * scale] float32, standard deviation of the output over the views, mean of the
+            channels; None where it was not asked for.
     """
 
     output: Path
     maps: tuple[Path, ...] = ()
+    spread: Path | None = None
 
 
 class TeacherCache:
@@ -77,7 +83,7 @@ class TeacherCache:
         Args:
             key: what the answers depend on, tiles and model included.
             tiles: of equal sizes.
-            tensors: names of taps, and `OUTPUT`.
+            tensors: names of taps, `OUTPUT` and `SPREAD`.
             open_session: not called where nothing is missing.
 
         Raises:
@@ -87,7 +93,7 @@ class TeacherCache:
         paths = {name: self.folder / f"{entry}-{_file_name(name)}.npy" for name in tensors}
         missing = [name for name, path in paths.items() if not is_whole(path, len(tiles))]
         if missing:
-            session, views = open_session([name for name in missing if name != OUTPUT])
+            session, views = open_session([name for name in missing if name not in (OUTPUT, SPREAD)])
             with progress_bar(description, len(tiles)) as advance:
                 _fill(session, views, tiles, {name: paths[name] for name in missing}, advance)
             session.release()
@@ -105,7 +111,7 @@ class TeacherCache:
         maps: list[Maps] = [np.load(path, mmap_mode="r") for path in answers.maps]
         if not is_whole(target, len(maps[0])):
             store_array(target, change(maps).astype(np.float32))
-        return Answers(answers.output, (target,))
+        return replace(answers, maps=(target,))
 
 
 def asked_by() -> tuple[str, str]:
@@ -117,7 +123,8 @@ def asked_by() -> tuple[str, str]:
 
 def _file_name(tensor: str) -> str:
     """Tensor names hold slashes and worse."""
-    return "output" if tensor == OUTPUT else "tap-" + hashlib.sha256(tensor.encode()).hexdigest()[:16]
+    ours = {OUTPUT: "output", SPREAD: "spread"}
+    return ours.get(tensor) or "tap-" + hashlib.sha256(tensor.encode()).hexdigest()[:16]
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> Maps:
@@ -168,7 +175,7 @@ def _fill(
 
 
 def _answer(session: ImageSession, image: Image, views: Sequence[int]) -> dict[str, Maps]:
-    """Output [H * scale, W * scale, C], averaged over the views, and each tap [F, h, w] of the first view."""
+    """Output [H * scale, W * scale, C], averaged over the views, its spread, and each tap [F, h, w] of the first."""
     outputs: list[Image] = []
     taps: list[Maps] = []
     for view in views:
@@ -176,7 +183,8 @@ def _answer(session: ImageSession, image: Image, views: Sequence[int]) -> dict[s
         output, *maps = session.run(image_to_tensor(turned, session.card))
         outputs.append(turn_back(tensor_to_image(output, session.card, *turned.shape[:2]), view))
         taps = taps or maps
-    answer: dict[str, Maps] = {OUTPUT: np.mean(outputs, axis=0)}
+    spread = np.std(outputs, axis=0).mean(axis=-1, keepdims=True)
+    answer: dict[str, Maps] = {OUTPUT: np.mean(outputs, axis=0), SPREAD: spread}
     for name, values in zip(session.taps, taps, strict=True):
         if values.ndim != 4:
             raise UserError(f"tap {name!r} has shape {list(values.shape)}; recipes compare 4-D maps")
@@ -185,9 +193,9 @@ def _answer(session: ImageSession, image: Image, views: Sequence[int]) -> dict[s
 
 
 def _cut(answer: dict[str, Maps], tile: Tile, session: ImageSession) -> dict[str, Maps]:
-    """The answer's part for one tile: output [C, H * scale, W * scale] and maps [F, H', W']."""
+    """The answer's part for one tile: output [C, H * scale, W * scale], its spread and maps [F, H', W']."""
     card = session.card
-    output = tile.cut(answer[OUTPUT], card.scale).transpose(2, 0, 1)
+    output, spread = (tile.cut(answer[name], card.scale).transpose(2, 0, 1) for name in (OUTPUT, SPREAD))
     if not np.isfinite(output).all():
         raise UserError(f"{tile.name!r}: the model gives NaN or infinity on this tile; leave that image out")
     size = model_size(card, *tile.around.shape[:2])
@@ -195,4 +203,4 @@ def _cut(answer: dict[str, Maps], tile: Tile, session: ImageSession) -> dict[str
     for name, values in maps.items():
         if not np.isfinite(values).all():
             raise NothingToWorkWithError(f"tap {name!r} holds NaN or infinity on {tile.name!r}; name another --tap")
-    return {OUTPUT: output} | maps
+    return {OUTPUT: output, SPREAD: spread} | maps

@@ -82,7 +82,7 @@ def scoreboard_plot(board: Scoreboard) -> str:
 
 
 def _sides(entry: SummaryEntry) -> list[tuple[str, Group, float]]:
-    if entry.tier == "control":
+    if not entry.compared:
         return [(get_recipe(entry.recipe).sources[0], entry.clean, 0.0)]
     return [("clean", entry.clean, -0.14), ("hardened", entry.hardened, 0.14)]
 

@@ -48,7 +48,7 @@ def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest, be
     if board.help_left:
         findings.append(f"W{help_left_line(board)[1:]}.")
     findings += [f"Note: {remark}." for remark in remarks(board)]
-    findings += [_recipe_finding(entry, board.seeds) for entry in board.summary if entry.tier != "control"]
+    findings += [_recipe_finding(entry, board.seeds) for entry in board.summary if entry.compared]
     findings += [f"{missing.tier} {missing.recipe}: not run, {missing.reason}." for missing in board.not_run]
     findings += _coverage_findings(manifest)
     findings.append(_strip_finding(manifest))
@@ -65,7 +65,7 @@ def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest, be
 
 
 def _headline(board: Scoreboard) -> str:
-    misled = [e for e in board.summary if e.tier != "control" and _certain(e) and e.drop_db > 0]
+    misled = [e for e in board.summary if e.compared and _certain(e) and e.drop_db > 0]
     if not misled:
         return "Fidelity holds. Whether any recipe is misled is not shown by this run."
     worst = max(misled, key=lambda entry: entry.drop_db)

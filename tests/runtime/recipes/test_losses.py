@@ -20,6 +20,7 @@ TEACHER = torch.tensor([[[[0.2, 0.2], [0.2, 0.2]]]])
 SHALLOW = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
 DEEP = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
 EARLIER = torch.tensor([[[[0.0, 0.0], [0.0, 2.0]]]])
+SPREAD = torch.tensor([[[[0.0, 0.02], [0.06, 0.0]]]])
 TAPPED = torch.tensor([[[[2.0, 4.0], [6.0, 8.0]], [[0.0, 0.0], [0.0, 3.0]]]])
 
 TO_TRUTH = (0.1 + 0.2 + 0.3 + 0.6) / 4
@@ -36,7 +37,7 @@ class Halving(Student):
 
 
 def batch(maps: Sequence[Tensor] = (TAPPED,), degraded: Tensor = CLEAN) -> Batch:
-    return Batch(degraded, CLEAN, torch.tensor([True]), TEACHER, tuple(maps))
+    return Batch(degraded, CLEAN, torch.tensor([True]), TEACHER, tuple(maps), SPREAD)
 
 
 def step(helper: nn.Module | None = None, weight: float = 1.0, asked: Batch | None = None) -> Step:
@@ -207,6 +208,7 @@ def test_losses_of_batches_are_means_over_images(monkeypatch: pytest.MonkeyPatch
                 torch.ones(count, dtype=torch.bool),
                 TEACHER.repeat(count, 1, 1, 1),
                 tuple(m.repeat(count, 1, 1, 1) for m in maps),
+                SPREAD.repeat(count, 1, 1, 1),
             )
             restoration = Restoration(
                 OUTPUT.repeat(count, 1, 1, 1),
@@ -220,16 +222,18 @@ def test_losses_of_batches_are_means_over_images(monkeypatch: pytest.MonkeyPatch
 def test_registry_states_tier_and_source() -> None:
     for name, recipe in RECIPES.items():
         assert recipe.name == name
-        assert recipe.tier in {"control", "T0", "T1", "T1s", "T2"}
+        assert recipe.tier in {"control", "T0", "T1", "T1s", "T2", "T3"}
         assert recipe.source
         assert recipe.__doc__
     assert RECIPES["scratch"].sources == ("none",)
-    assert RECIPES["same-budget"].sources == ("clean",)
+    clean_only = {name for name, recipe in RECIPES.items() if recipe.sources == ("clean",)}
+    assert clean_only == {"same-budget", "authorised"}
     assert RECIPES["fitnets"].taps == 1
 
 
 def test_who_knows_kdguard_lets_validation_choose_the_feature_weight() -> None:
-    open_to_choice = {name for name, recipe in RECIPES.items() if len(recipe.weights) > 1 and recipe.taps}
+    thieves = {name: recipe for name, recipe in RECIPES.items() if recipe.tier != "T3"}
+    open_to_choice = {name for name, recipe in thieves.items() if len(recipe.weights) > 1 and recipe.taps}
     assert open_to_choice == {name for name, recipe in RECIPES.items() if recipe.tier in {"T1s", "T2"}}
     assert all({1.0, 0.1} <= set(RECIPES[name].weights) for name in open_to_choice)
 
@@ -251,6 +255,17 @@ def test_what_asks_for_ground_truth_looks_at_it_and_nothing_else_does() -> None:
     looking = {name for name, recipe in RECIPES.items() if changes(recipe)}
     # The self-ensemble needs ground truth to choose its views, not for its loss.
     assert looking | {"dihedral-average"} == {name for name, recipe in RECIPES.items() if recipe.ground_truth}
+
+
+def test_a_key_holder_leads_the_answer_to_the_truth_where_views_disagree() -> None:
+    helper = fitnets_helper("authorised")
+    # The truth is 0.05 brighter than the answer of 0.2 on the whole; where views spread by 0.02 and 0.06, the answer
+    # counts a half and a quarter.
+    target = [0.25, 0.25 / 2, 0.25 / 4, 0.25]
+    plain = sum(abs(s - t) for s, t in zip([0.1, 0.2, 0.3, 0.4], target, strict=True)) / 4
+    # Halving the mirrored input gives 0, 0, 0.5, 0, against the mirrored target.
+    mirrored = sum(abs(s - t) for s, t in zip([0.0, 0.0, 0.0, 0.5], target, strict=True)) / 4
+    assert loss_of("authorised", step(helper, weight=0.1)) == pytest.approx((plain + mirrored) / 2 + 0.1 * FEATURE_MSE)
 
 
 def test_unknown_recipe_suggests_the_nearest() -> None:

@@ -15,6 +15,7 @@ from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.reference import svd_perturb
 from kdguard.runtime.recipes import RECIPES, get_recipe
+from kdguard.runtime.recipes.authorised import HINTS, strongest_directions
 from kdguard.runtime.recipes.base import Loot
 from kdguard.runtime.recipes.dihedral_average import harmless_views
 from kdguard.runtime.recipes.fitnets_standardised import standardised
@@ -123,6 +124,28 @@ def test_standardised_maps_forget_scale_and_offset() -> None:
     np.testing.assert_allclose(found.mean(axis=(0, 2, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(found[:, :3].std(axis=(0, 2, 3)), 1, atol=1e-5)
     assert (found[:, 3] == 0).all()
+
+
+def test_hints_are_the_strongest_directions_of_a_map() -> None:
+    """Two directions carry a map of twelve channels: their hints say where, all others say nothing."""
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.standard_normal((12, 2)))[0]
+    drawn = rng.standard_normal((2, 3 * 5 * 5))
+    drawn -= drawn.mean(axis=1, keepdims=True)
+    sources = np.linalg.qr(drawn.T)[0].T.reshape(2, 3, 5, 5) * np.array([8.0, 2.0])[:, None, None, None]
+    found = strongest_directions([np.einsum("fk,knhw->nfhw", basis, sources).astype(np.float32) + 5])
+    assert found.shape == (3, HINTS, 5, 5)
+    # The first is its source with unit variance, up to the sign; the second a quarter of that.
+    for hint, source, deviation in zip(np.moveaxis(found, 1, 0)[:2], sources, (1.0, 0.25), strict=True):
+        assert hint.std() == pytest.approx(deviation, rel=1e-4)
+        assert abs(np.corrcoef(hint.ravel(), source.ravel())[0, 1]) == pytest.approx(1, abs=1e-4)
+    np.testing.assert_allclose(found[:, 2:], 0, atol=1e-4)
+
+
+def test_hints_of_narrow_and_of_dead_maps() -> None:
+    rng = np.random.default_rng(0)
+    assert strongest_directions([rng.standard_normal((2, 3, 4, 4)).astype(np.float32)]).shape == (2, 3, 4, 4)
+    assert not strongest_directions([np.full((2, 3, 4, 4), 7.0, np.float32)]).any()
 
 
 def falling_spectra(count: int = 4) -> np.ndarray:

@@ -17,16 +17,18 @@ from kdguard.export.onnx_files import hash_model
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.recipes import get_recipe
+from kdguard.runtime.recipes.authorised import strongest_directions
 from kdguard.runtime.recipes.base import Loot, Query, Recipe
-from kdguard.runtime.recipes.dihedral_average import DihedralAverage
+from kdguard.runtime.recipes.dihedral_average import DihedralAverage, harmless_views
 from kdguard.runtime.recipes.fitnets import FitNets
 from kdguard.runtime.recipes.fitnets_standardised import FitNetsStandardised
 from kdguard.runtime.red_team import code_hash, teacher_cache
 from kdguard.runtime.red_team.loot import Thief
 from kdguard.runtime.red_team.material import Material, store_tiles
 from kdguard.runtime.red_team.pieces import Pieces
-from kdguard.runtime.red_team.teacher_cache import TeacherCache
+from kdguard.runtime.red_team.teacher_cache import SPREAD, TeacherCache
 from kdguard.runtime.red_team.tile import Tile
+from kdguard.runtime.red_team.views import turn, turn_back
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import photograph
 
@@ -109,6 +111,27 @@ def test_views_concern_the_output_only(loot: Loot, tmp_path: Path, asked: list[s
     assert asked == [{"", "d"}, {""}]
     assert averaged.maps == plain.maps
     assert np.abs(np.load(averaged.output) - np.load(plain.output)).max() > 1e-4
+
+
+def test_a_spread_is_kept_where_it_is_asked_for(loot: Loot, tmp_path: Path, asked: list[set[str]]) -> None:
+    plain = material(loot, get_recipe("fitnets"), tmp_path)
+    found = material(loot, get_recipe("authorised"), tmp_path)
+    assert asked == [{"", "d"}, {"", SPREAD}]
+    assert plain.answers is not None
+    assert plain.answers.spread is None
+    assert found.answers is not None
+    assert found.answers.spread is not None
+    views = harmless_views(loot)
+    assert len(views) > 1
+    session = RestorationSession(loot.model, loot.card)
+    answers = [turn_back(session.restore(turn(IMAGE, view)), view) for view in views]
+    np.testing.assert_allclose(np.load(found.answers.output)[0].transpose(1, 2, 0), np.mean(answers, 0), atol=1e-5)
+    apart = np.std(answers, axis=0).mean(axis=-1)
+    np.testing.assert_allclose(np.load(found.answers.spread)[0, 0], apart, atol=1e-5)
+    # The hints are the tapped map's own, which others read whole.
+    np.testing.assert_array_equal(
+        np.load(found.answers.maps[0]), strongest_directions([np.load(plain.answers.maps[0])])
+    )
 
 
 def test_answers_of_another_card_are_not_taken(loot: Loot, tmp_path: Path) -> None:

@@ -114,6 +114,20 @@ def test_what_only_the_clean_teacher_gives_is_a_response_to_neither() -> None:
     assert (entry.tier, entry.drop_db, entry.clean) == ("control", 0.0, entry.hardened)
 
 
+def test_a_key_holder_is_no_thief() -> None:
+    """His students are on both sides the same, and neither the best response nor help that is left."""
+    holder = [trial("authorised", "clean", s, 40.0 + s) for s in range(3)]
+    alone = board(holder)
+    assert alone.best_response is None
+    assert "only controls and key holders ran" in best_response_line(alone)
+    found = board([*TRIALS, *holder])
+    assert found.best_response == board(TRIALS).best_response
+    assert found.help_left is None
+    entry = found.summary[-1]
+    assert (entry.tier, entry.compared, entry.drop_db, entry.clean) == ("T3", False, 0.0, entry.hardened)
+    assert all(entry.compared for entry in found.summary[1:-1])
+
+
 def test_help_left_is_the_best_with_ground_truth_less_scratch() -> None:
     assert board(TRIALS).help_left is None  # none of these recipes uses ground truth
     helped = [trial("output+gt", "hardened", s, p) for s, p in enumerate([30.5, 31.5, 32.5])]

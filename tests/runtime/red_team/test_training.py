@@ -40,7 +40,13 @@ def make_trial(
     clean = degraded.repeat(scale, axis=2).repeat(scale, axis=3)
     features = np.stack([rows[::feature_step, ::feature_step][None] / side] * (TILES + VALIDATION))
     paths = {}
-    for name, array in {"degraded": degraded, "clean": clean, "outputs": clean, "features": features}.items():
+    for name, array in {
+        "degraded": degraded,
+        "clean": clean,
+        "outputs": clean,
+        "spread": clean[:, :1],
+        "features": features,
+    }.items():
         paths[name] = folder / f"{name}.npy"
         np.save(paths[name], array)
     image = photograph(24).astype(np.float32) / 255
@@ -56,7 +62,7 @@ def make_trial(
         options=options,
         material=Material(
             Tiles(paths["degraded"], paths["clean"], TILES, 1, "tiles"),
-            Answers(paths["outputs"], (paths["features"],)),
+            Answers(paths["outputs"], (paths["features"],), paths["spread"]),
             "answers",
         ),
         test=store_test_set([ImagePair("t", image[::scale, ::scale].copy(), image)], folder),
@@ -76,6 +82,7 @@ def test_crops_are_aligned(tmp_path: Path, scale: int, feature_step: int) -> Non
         assert batch.teacher_output is not None
         torch.testing.assert_close(batch.clean[:, :, ::scale, ::scale], batch.degraded)
         torch.testing.assert_close(batch.teacher_output, batch.clean)
+        torch.testing.assert_close(batch.teacher_spread, batch.clean[:, :1])
         torch.testing.assert_close(batch.teacher_maps[0], batch.degraded[:, :1, ::feature_step, ::feature_step])
 
 
