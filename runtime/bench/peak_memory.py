@@ -52,7 +52,8 @@ def _peak_mib(task: dict[str, Any]) -> float:
             f"the process that measures the memory of {task['model']} ended with {done.returncode}: {said}; give a "
             "smaller size where memory is short"
         )
-    return int(done.stdout) / 1024
+    # A session may have had something to say before, of native kernels that it leaves alone.
+    return int(done.stdout.splitlines()[-1]) / 1024
 
 
 def _run_once(task: dict[str, Any]) -> None:
