@@ -30,7 +30,8 @@ def written_out(model: onnx.ModelProto, precision: Precision = "as-is", keep: Co
     """
     if precision == "fp16":
         model = HalfPrecision()(model).model
-    return WriteOutFunctions(keep)(DftAsProducts()(model).model).model
+    plain = WriteOutFunctions(keep)(model).model  # a function may hold a DFT
+    return WriteOutFunctions(keep)(DftAsProducts()(plain).model).model
 
 
 def precision_of(model: onnx.ModelProto) -> str:

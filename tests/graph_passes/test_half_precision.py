@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from kdguard.graph_passes.half_precision import HalfPrecision
 from kdguard.graph_passes.insert_key_gate import gate_model
@@ -80,3 +82,53 @@ def test_a_key_gate_stays_float() -> None:
     hint = run_onnx(gated, image=IMAGE, kdguard_key=key_tensor(secret(0)))[1]
     assert (hint.shape[:2], hint.dtype) == ((1, 4), np.float32)
     assert HalfPrecision()(gated).model is gated
+
+
+def formula(body: str, constants: str) -> onnx.ModelProto:
+    head = '<ir_version: 9, opset_import: ["": 18]> g (float[1, 3, 32, 32] x) => (float[N, C, H, W] y)'
+    return onnx.parser.parse_model(f"{head} <{constants}> {{ {body} }}")
+
+
+LAYER_NORM = """big = Mul (x, scale) mean = ReduceMean (big, axis) apart = Sub (big, mean) squares = Pow (apart, two)
+    variance = ReduceMean (squares, axis) safe = Add (variance, eps) deviation = Sqrt (safe)
+    y = Div (apart, deviation)"""
+
+
+@pytest.mark.parametrize(
+    ("body", "constants", "tolerance"),
+    [
+        # Squares of 500 are beyond 65504; so is the variance before its root is taken.
+        (LAYER_NORM, "float scale = {1000.0}, float two = {2.0}, float eps = {1e-5}, int64[1] axis = {1}", 0.1),
+        ("big = Mul (x, k) e = Exp (big) y = Log (e)", "float k = {14.0}", 0.02),
+        ("big = Mul (x, k) y = Div (big, k)", "float k = {100000.0}", 1e-3),
+        ("sum = Add (x, k) y = Div (k, sum)", "float k = {1e-9}", 1e-8),
+    ],
+    ids=["layer norm", "exponential", "large constant", "small constant"],
+)
+def test_formulas_keep_their_range(body: str, constants: str, tolerance: float) -> None:
+    """By onnx's reference, which really computes in fp16; onnxruntime's CPU provider makes such operators float."""
+    model = formula(body, constants)
+    x = np.random.default_rng(0).random((1, 3, 32, 32)).astype(np.float32)
+    half = HalfPrecision()(model).model
+    expected, found = (ReferenceEvaluator(m).run(None, {"x": x})[0] for m in (model, half))
+    assert np.isfinite(found).all()
+    assert np.abs(found - expected).max() < tolerance
+
+
+def test_a_body_that_the_converter_cannot_do_is_refused() -> None:
+    def branch(node: onnx.NodeProto) -> onnx.GraphProto:
+        return helper.make_graph([node], "branch", [], [helper.make_empty_tensor_value_info(node.output[0])])
+
+    body = branch(helper.make_node("Max", ["x", "floor"], ["higher"]))
+    other = branch(helper.make_node("Identity", ["x"], ["same"]))
+    model = formula("y = Relu (x)", "float floor = {0.1}, bool flag = {1}")
+    model.graph.node.insert(0, helper.make_node("If", ["flag"], ["chosen"], then_branch=body, else_branch=other))
+    model.graph.node[1].input[0] = "chosen"
+    with pytest.raises(PreconditionError, match="operators inside If and Loop bodies are a usual cause"):
+        HalfPrecision()(model)
+
+
+def test_one_half_constant_does_not_make_a_half_model() -> None:
+    model = make_conv_net()
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.float16), "unused"))
+    assert HalfPrecision()(model).modified

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from kdguard.export.graph_bodies import nodes_with_bodies, subgraphs
 from kdguard.export.onnx_files import load_onnx
@@ -34,6 +34,24 @@ def test_sixteen_bits_stay() -> None:
     model = hardened(make_conv_net(dtype=TensorProto.FLOAT16))
     for asked in ("as-is", "fp16"):
         assert precision_of(written_out(model, asked)) == "fp16"  # type: ignore[arg-type]
+
+
+def test_a_fourier_transform_inside_a_function() -> None:
+    inner = helper.make_node("DFT", ["x"], ["y"], axis=2)
+    function = helper.make_function("users", "Spectrum", ["x"], ["y"], [inner], [helper.make_opsetid("", 18)])
+    graph = helper.make_graph(
+        [helper.make_node("Spectrum", ["image"], ["spectrum"], domain="users")],
+        "spectrum",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, 6, 4, 1])],
+        [helper.make_tensor_value_info("spectrum", TensorProto.FLOAT, [1, 1, 6, 4, 2])],
+    )
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid("users", 1)]
+    model = helper.make_model(graph, functions=[function], opset_imports=imports, ir_version=10)
+    plain = written_out(model)
+    assert "DFT" not in {node.op_type for node in plain.graph.node}
+    image = np.random.default_rng(0).random((1, 1, 6, 4, 1)).astype(np.float32)
+    found, expected = (run_onnx(m, image=image)[0] for m in (plain, model))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_shipped_teacher(quickstart_teacher: Path) -> None:
