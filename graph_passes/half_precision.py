@@ -68,8 +68,8 @@ class HalfPrecision(GraphPass):
     1. onnxruntime's converter does it, and leaves operators in float that lack 16 bits or need more, `IN_FLOAT` among
        them, and readers of constants that fp16 does not hold.
     2. Between two operators that stay in float nothing is rounded.
-    3. The converter knows nothing of our nodes, so identities stand in for them meanwhile. They come back with fp16 maps
-       and the functions that undo themselves exactly in 16 bits; what one node hands to another stays float.
+    3. The converter knows nothing of our nodes, so identities stand in for them meanwhile. They come back with fp16
+       maps and the functions that undo themselves exactly in 16 bits; what one node hands to another stays float.
     4. Somebody else's functions are written out first.
     5. A key gate steps aside meanwhile and stays float: sums of its hash leave the range of fp16.
     """
