@@ -22,6 +22,7 @@ from kdguard.export.tasks import get_task
 from kdguard.graph_passes.op.attributes import Gain, Rank, SvdPerturbAttributes
 from kdguard.runtime.auto.options import AUTO, AUTO_STANDS_ALONE, HardenOptions, PlacementChoice
 from kdguard.runtime.bench.options import BenchOptions
+from kdguard.runtime.box.section import BoxSection
 from kdguard.runtime.fidelity import MAX_BUDGET_DB
 from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.red_team.options import DEFAULT_RECIPES, Backend, TrainingOptions, all_if_asked
@@ -192,6 +193,7 @@ class Pipeline(_Strict):
     harden: HardenSection = Field(default_factory=HardenSection)
     attack: AttackSection = Field(default_factory=AttackSection)
     bench: BenchOptions | None = Field(None, description="none: nothing is timed")
+    box: BoxSection | None = Field(None, description="none: nobody gets a key")
     seed: int = Field(0, ge=0)
 
 

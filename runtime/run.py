@@ -21,12 +21,15 @@ from kdguard.runtime.bench.providers import default_providers, split_by_presence
 from kdguard.runtime.bench.results import Bench
 from kdguard.runtime.bench.subject import Subject, choose_size
 from kdguard.runtime.bench.tables import bench_tables
+from kdguard.runtime.box.report import BoxReport, measure_equality, students_of_users
+from kdguard.runtime.box.section import BOX_NAME, GATED_NAME, check_keys, write_box, write_gated
 from kdguard.runtime.fidelity import FidelityReport, RestoredImage, measure_fidelity
 from kdguard.runtime.harden import harden
 from kdguard.runtime.manifest import Manifest
 from kdguard.runtime.pipeline import Pipeline
 from kdguard.runtime.red_team.attack import AttackOutcome, attack
 from kdguard.runtime.red_team.options import AttackOptions
+from kdguard.runtime.red_team.scoreboard import Scoreboard
 from kdguard.runtime.red_team.table import scoreboard_table
 from kdguard.runtime.report.environment import current_environment
 from kdguard.runtime.report.summary import RunSummary, conclude
@@ -36,8 +39,8 @@ from kdguard.runtime.tables import fidelity_table
 from kdguard.runtime.terminal import announce, progress_bar, say, show
 from kdguard.runtime.wording import counted
 
-MODELS = ("hardened.onnx", "teacher.onnx")
-RESULTS = ("report.html", "summary.json", "manifest.json", *MODELS, *(f"{name}.data" for name in MODELS))
+MODELS = ("hardened.onnx", "teacher.onnx", GATED_NAME)
+RESULTS = ("report.html", "summary.json", "manifest.json", BOX_NAME, *MODELS, *(f"{name}.data" for name in MODELS))
 MARKER = ".kdguard-run"
 
 
@@ -75,6 +78,8 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     _check_tap(pipeline, clean)
     pairs = _load_data(pipeline, card, data)
     _check_bench(pipeline, card)
+    if pipeline.box:
+        check_keys(pipeline.box, path.parent)
     announce("harden")
     manifest = _harden(pipeline, teacher, out, data["calibration"])
     announce("verify")
@@ -82,15 +87,17 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     fidelity, restored = _verify(pipeline, models, card, pairs)
     announce("attack")
     outcome = _attack(pipeline, overrides, out, data)
+    box = _box(pipeline, path.parent, out, models, card, pairs, outcome.scoreboard)
     timed = _bench(pipeline, out, models, card)
     announce("report")
     summary = RunSummary(
         name=pipeline.name,
         task=pipeline.task,
-        verdict=conclude(fidelity, outcome.scoreboard, manifest, timed),
+        verdict=conclude(fidelity, outcome.scoreboard, manifest, timed, box),
         fidelity=fidelity,
         attack=outcome.scoreboard,
         bench=timed,
+        box=box,
         manifest=manifest,
         environment=current_environment(),
         seconds=round(time.monotonic() - started, 1),
@@ -105,7 +112,8 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
 def _inputs(path: Path, pipeline: Pipeline) -> list[Path]:
     """What the run reads: none of it may lie among what it writes."""
     section, data = pipeline.teacher, pipeline.data
-    named = (section.weights, section.onnx, data.train, data.calibration, data.test)
+    keys = pipeline.box.files() if pipeline.box else []
+    named = (section.weights, section.onnx, data.train, data.calibration, data.test, *keys)
     return [path, *(path.parent / name for name in named if name is not None)]
 
 
@@ -244,6 +252,27 @@ def _bench(
     announce("bench")
     size = choose_size(pipeline.bench.size, card, "bench.size")
     return bench(Subject(out / "teacher.onnx", out / "hardened.onnx", models, card, size), pipeline.bench)
+
+
+def _box(
+    pipeline: Pipeline,
+    base: Path,
+    out: Path,
+    models: tuple[onnx.ModelProto, onnx.ModelProto],
+    card: ModelCard,
+    pairs: list[ImagePair],
+    board: Scoreboard,
+) -> BoxReport | None:
+    """The gate, the sealed box, and what students of each kind of user reached."""
+    if pipeline.box is None:
+        return None
+    announce("box")
+    gated = write_gated(pipeline.box, base, out)
+    return BoxReport(
+        sealed=write_box(pipeline.box, base, out, board.tap),
+        gate=measure_equality(models[1], gated, card, pairs) if gated else None,
+        students=students_of_users(board),
+    )
 
 
 def _write_results(

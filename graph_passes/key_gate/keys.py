@@ -44,6 +44,11 @@ class KeyDigest:
         if len(self.residues) != RESIDUES or max(self.residues) >= MODULUS:
             raise UserError(f"a key digest has {RESIDUES} residues below {MODULUS}, and this is something else")
 
+    @property
+    def name(self) -> str:
+        """Short, to tell holders apart by."""
+        return hashlib.sha256(self.residues).hexdigest()[:12]
+
     @classmethod
     def of(cls, secret: GateSecret, seed: bytes = DEFAULT_SEED) -> KeyDigest:
         """The digest of a secret under the public matrix of a seed."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from kdguard.runtime.bench.results import Bench
 from kdguard.runtime.bench.tables import time_finding
+from kdguard.runtime.box.report import BoxReport, box_finding
 from kdguard.runtime.fidelity import FidelityReport
 from kdguard.runtime.manifest import Manifest
 from kdguard.runtime.red_team.remarks import remarks
@@ -37,12 +38,19 @@ class RunSummary(BaseModel):
     fidelity: FidelityReport
     attack: Scoreboard
     bench: Bench | None = Field(None, description="where the pipeline asks for it")
+    box: BoxReport | None = Field(None, description="likewise")
     manifest: Manifest
     environment: Environment
     seconds: float
 
 
-def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest, bench: Bench | None = None) -> Verdict:
+def conclude(
+    fidelity: FidelityReport,
+    board: Scoreboard,
+    manifest: Manifest,
+    bench: Bench | None = None,
+    box: BoxReport | None = None,
+) -> Verdict:
     """The verdict in plain words; every claim names its tier and its measured figure."""
     findings = [_fidelity_finding(fidelity), f"B{best_response_line(board)[1:]}."]
     if board.help_left:
@@ -57,6 +65,8 @@ def conclude(fidelity: FidelityReport, board: Scoreboard, manifest: Manifest, be
         findings.append(time_finding(bench))
     elif manifest.estimated_slowdown is not None:
         findings.append(f"Time: {number(manifest.estimated_slowdown)} of the clean model's by a cost model, not timed.")
+    if box is not None:
+        findings.append(box_finding(box))
     if not fidelity.within_budget:
         return Verdict(
             status="fail", headline="Do not ship: the hardened model fails the fidelity gate.", findings=findings
