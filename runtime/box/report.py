@@ -120,9 +120,10 @@ def box_finding(report: BoxReport) -> str:
     """One sentence for the verdict, with tier and figures."""
     parts = []
     if report.gate is not None:
+        images = counted(report.gate.images, "test image")
         parts.append(
-            f"without a key, or with a wrong one, {report.gate.equal} of "
-            f"{counted(report.gate.images, 'test image')} are the same bits as without the gate; {counted(report.gate.holders, 'key')} open it"
+            f"without a key, or with a wrong one, {report.gate.equal} of {images} are the same bits as without the gate; "
+            f"{counted(report.gate.holders, 'key')} open it"
         )
     if report.sealed is not None:
         parts.append(f"the clean teacher is sealed to {counted(report.sealed.holders, 'holder')}")

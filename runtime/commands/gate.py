@@ -54,10 +54,13 @@ def gate(
         added_bytes=gated.ByteSize() - model.ByteSize(),
     )
     write_gated_manifest(hardened, output, report)
+    keys, driven, hinted = (
+        counted(len(found), word)
+        for found, word in ((report.holders, "key"), (report.driven, "layer"), (report.hints, "layer"))
+    )
     say(
-        f"wrote {output}: {counted(len(report.holders), 'key')} open it, switch {counted(len(report.driven), 'layer')} to "
-        f"the clean map and give hints of {counted(len(report.hints), 'layer')}; {report.added_bytes / 1000:.0f} kB more. "
-        "Whoever edits the graph can take the gate out"
+        f"wrote {output}: {keys} open it, switch {driven} to the clean map and give hints of {hinted}; "
+        f"{report.added_bytes / 1000:.0f} kB more. Whoever edits the graph can take the gate out"
     )
     if json:
         write_json(json, report.model_dump())
