@@ -18,7 +18,7 @@ from kdguard.runtime.red_team.scoreboard import Scoreboard
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.side_by_side import side_by_side
 from kdguard.runtime.terminal import progress_bar
-from kdguard.runtime.wording import counted, number
+from kdguard.runtime.wording import counted, plus_minus
 
 PLAIN = "output-l1"
 WRONG_KEY_SEED = 0
@@ -122,15 +122,16 @@ def box_finding(report: BoxReport) -> str:
     if report.gate is not None:
         images = counted(report.gate.images, "test image")
         parts.append(
-            f"without a key, or with a wrong one, {report.gate.equal} of {images} are the same bits as without the gate; "
-            f"{counted(report.gate.holders, 'key')} open it"
+            f"without a key, or with a wrong one, {report.gate.equal} of {images} are the same bits as without the "
+            f"gate; {counted(report.gate.holders, 'key')} open it"
         )
     if report.sealed is not None:
         parts.append(f"the clean teacher is sealed to {counted(report.sealed.holders, 'holder')}")
     by_user = {student.user: student for student in reversed(report.students)}
     if "authorised" in by_user and "plain" in by_user:
-        gain = -(by_user["plain"].less_authorised_db or 0.0)
-        parts.append(f"a key holder's student ends {number(gain)} dB above plain distillation")
+        plain = by_user["plain"]
+        gain = plus_minus(-(plain.less_authorised_db or 0.0), plain.less_authorised_ci95)
+        parts.append(f"a key holder's student ends {gain} dB above plain distillation")
     return f"Box (T3): {'; '.join(parts)}. Whoever edits the graph can take a gate out."
 
 

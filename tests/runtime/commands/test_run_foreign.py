@@ -98,6 +98,39 @@ def test_the_bench_section(kdguard: CommandLine, pipeline: Callable[[str], Path]
     assert "<h2>Time</h2>" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_the_box_section(kdguard: CommandLine, pipeline: Callable[[str], Path], tmp_path: Path) -> None:
+    path = pipeline(", size_multiple: 8, extra_input: {level: 1}")
+    text = path.read_text()
+    for kind in ("--gate", "--signing"):
+        assert kdguard("keygen", kind, "-o", tmp_path / f"k{kind}") == 0, kdguard.err
+    assert kdguard("keygen", "-o", tmp_path / "alice") == 0, kdguard.err
+    for said, line in (
+        ("{}", "name holders of keys: holders for a sealed box, gate for a gate in the graph"),
+        ("{holders: alice.pub, hints: [smooth]}", "hints are behind a gate, and there is none without gate"),
+        ("{gate: [k--gate.pub], sign_with: k--signing}", "sign_with signs a sealed box"),
+        ("{holders: nobody.pub}", "nobody.pub"),
+        ("{holders: alice}", "that is a secret key, which nobody else may see"),
+        ("{gate: [k--gate]}", "that is a holder's secret, which nobody else may see"),
+    ):
+        path.write_text(f"{text}box: {said}\n")
+        assert line in kdguard.refuses("run", path)
+        assert not (tmp_path / "out" / "hardened.onnx").exists()
+    path.write_text(
+        f"{text}box: {{holders: alice.pub, sign_with: k--signing, gate: [k--gate.pub], hints: ['smooth:2']}}\n"
+    )
+    assert kdguard("run", path) == 0, kdguard.err
+    box = json.loads((tmp_path / "out" / "summary.json").read_text())["box"]
+    assert (box["gate"]["equal"], box["gate"]["images"], box["gate"]["hints"]) == (1, 1, ["smooth"])
+    assert (box["sealed"]["hardened"], box["sealed"]["holders"]) == ("gated.onnx", 1)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<h2>Key holders</h2>" in page
+    assert "The recipe <code>authorised</code> did not run" in page
+    gated, unlocked = tmp_path / "out" / "gated.onnx", tmp_path / "unlocked.onnx"
+    opened = ("unlock", gated, "--box", tmp_path / "out" / "hardened.box", "--key", tmp_path / "alice", "-o", unlocked)
+    assert kdguard(*opened, "--signed-by", tmp_path / "k--signing.pub") == 0, kdguard.err
+    assert unlocked.read_bytes() == (tmp_path / "out" / "teacher.onnx").read_bytes()
+
+
 def test_the_bench_is_off_until_it_is_named(pipeline: Callable[[str], Path]) -> None:
     path = pipeline("")
     assert load_pipeline(path).bench is None
