@@ -40,10 +40,12 @@ def costs_text(rows: Sequence[Row]) -> str:
     equal = sum(row["bit_equal_without_key"] for row in rows)
     added = between([row[name] / 1000 for row in rows for name in ("bytes_added", "bytes_added_hint")], 0)
     shares = [row["gate_alone_us"] / row["ungated_ms"] / 10 for row in rows]
+    alone, load = number(rows[0]["gate_alone_us"], 0), number(rows[0]["load_average"], 1)
     return (
         f"Published teachers, hardened at the defaults, a gate for 64 holders: {added} kB more; without key {equal} of "
-        f"{len(rows)} answer bit for bit as before. Times as ratios to the ungated model, medians of rounds in turns "
-        "on onnxruntime's CPU provider; the second session of the ungated model says what such a ratio cannot tell. The "
-        f"gate alone takes {number(rows[0]['gate_alone_us'], 0)} microseconds, at most {number(max(shares), 3)} % of these "
-        "models.\n\n" + table(["task", "ungated", *names.values(), "layers driven"], lines)
+        f"{len(rows)} answer bit for bit as before. The gate alone takes {alone} microseconds, at most "
+        f"{number(max(shares), 3)} % of the time of these models. Times as ratios to the ungated model, medians of "
+        f"rounds in turns on onnxruntime's CPU provider, while other work made a load average of {load}; how far the "
+        "second session of the ungated model lies from 1 is what such a ratio cannot tell.\n\n"
+        + table(["task", "ungated", *names.values(), "layers driven"], lines)
     )

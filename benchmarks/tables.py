@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import authorised
+import key_gate_tables
 import red_team_tables
 import scoreboards
 from table_text import between, number, table
@@ -218,6 +219,8 @@ PARTS: dict[str, tuple[str, str | None, Callable[[Sequence[Row]], str]]] = {
     "native parity": ("docs/native.md", "zoo_latency", parity_sentence),
     "sealing": ("docs/box.md", "sealing", sealing_table),
     "undo": ("docs/hardening.md", "feature_undo", undo_table),
+    "key gate attacks": ("docs/key-gate.md", "key_gate_hardness", key_gate_tables.attacks_table),
+    "key gate costs": ("docs/key-gate.md", "key_gate", key_gate_tables.costs_text),
     "strip": ("docs/threat-model.md", "zoo_harden", strip_sentence),
     "recipes": ("docs/attacks.md", None, red_team_tables.recipes_table),
     "students": ("docs/attacks.md", None, red_team_tables.students_table),
