@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Literal
 import onnx
 
 from kdguard.export.errors import MissingDependencyError, first_line
-from kdguard.export.files import sha256_of_file
 from kdguard.export.graph_bodies import nodes_with_bodies
 from kdguard.export.onnx_files import default_opset
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.layers import FLOAT_TYPES, infer_value_infos
 from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB
 from kdguard.graph_passes.op.functions import MIN_OPSET, op_functions
-from kdguard.runtime.kernels.build import hash_path, library_path
+from kdguard.runtime.kernels.build import is_whole, library_path
 from kdguard.runtime.kernels.device_library import DeviceLibrary
 from kdguard.runtime.terminal import say
 
@@ -168,8 +167,7 @@ def _distrust(path: Path) -> str:
         status = place.stat()
         if status.st_uid not in (0, os.getuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             return f"{place} belongs to somebody else or may be written by others"
-    stated = hash_path(path)
-    if not stated.is_file() or stated.read_text() != sha256_of_file(path):
+    if not is_whole(path):
         return f"{path} is not what was built, cut off perhaps; build it again"
     return ""
 

@@ -95,13 +95,17 @@ KDGUARD_DEVICE void amplify_tile(const Settings& settings, const Element* map, c
     }
     __syncthreads();
 
+    const bool capped = settings.coherence > 0.0f;
     for (int first = 0; first < projections; first += PROJECTIONS_AT_ONCE) {
         const int count = projections - first < PROJECTIONS_AT_ONCE ? projections - first : PROJECTIONS_AT_ONCE;
+        const int squared = capped && first == 0;  // only the cap wants the position's size, and one round is enough
         float sums[PROJECTIONS_AT_ONCE] = {}, squares = 0.0f;
         for (int c = group; c < channels; c += groups) {
             const float value = tile[c * positions + place];
-            const float local = mean == nullptr ? value : value - mean[c];
-            squares += local * local;
+            if (squared) {
+                const float local = mean == nullptr ? value : value - mean[c];
+                squares += local * local;
+            }
 #pragma unroll
             for (int r = 0; r < PROJECTIONS_AT_ONCE; ++r) {
                 if (r < count) sums[r] += rows[(first + r) * channels + c] * value;
@@ -110,17 +114,17 @@ KDGUARD_DEVICE void amplify_tile(const Settings& settings, const Element* map, c
         float* own = partial + group * (PROJECTIONS_AT_ONCE + 1) * positions + place;
 #pragma unroll
         for (int r = 0; r < PROJECTIONS_AT_ONCE; ++r) own[r * positions] = sums[r];
-        own[PROJECTIONS_AT_ONCE * positions] = squares;
+        if (squared) own[PROJECTIONS_AT_ONCE * positions] = squares;
         __syncthreads();
-        for (int entry = threadIdx.x; entry < (count + 1) * positions; entry += AMPLIFY_THREADS) {
-            const int r = entry / positions < count ? entry / positions : PROJECTIONS_AT_ONCE;
+        for (int entry = threadIdx.x; entry < (count + squared) * positions; entry += AMPLIFY_THREADS) {
+            const bool is_size = entry / positions == count;
+            const int r = is_size ? PROJECTIONS_AT_ONCE : entry / positions;
             float sum = 0.0f;
             for (int g = 0; g < groups; ++g) {
                 sum += partial[(g * (PROJECTIONS_AT_ONCE + 1) + r) * positions + entry % positions];
             }
-            const bool squared = r == PROJECTIONS_AT_ONCE;
-            values[(squared ? projections : first + r) * positions + entry % positions] =
-                squared ? sum : sum - offsets[first + r];
+            values[(is_size ? projections : first + r) * positions + entry % positions] =
+                is_size ? sum : sum - offsets[first + r];
         }
         __syncthreads();
     }
@@ -134,7 +138,7 @@ KDGUARD_DEVICE void amplify_tile(const Settings& settings, const Element* map, c
             size += *value * *value;
         }
         float kept = 1.0f;
-        if (settings.coherence > 0.0f) {
+        if (capped) {
             const float norm = sqrtf(size);
             const float allowed = settings.coherence * sqrtf(values[projections * positions + place]);
             const float room = allowed / (norm > TINY ? norm : TINY);

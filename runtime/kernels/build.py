@@ -19,7 +19,6 @@ from functools import cache
 from pathlib import Path
 
 from kdguard.export.errors import MissingDependencyError, UserError
-from kdguard.export.files import sha256_of_file
 
 SOURCES = Path(__file__).parent
 INSTRUCTION_SETS = {"x86_64": {name: f"-march=x86-64-{name}" for name in ("v2", "v3", "v4")}}
@@ -32,6 +31,7 @@ PLUGIN_ARCHITECTURE = "compute_75"
 FOLDER_VARIABLE = "KDGUARD_NATIVE"
 GPUS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 """Turing to Blackwell."""
+HASH_BYTES = 32
 CUDA_FLAGS = ("-std=c++17", "-O3", "--threads=0", "-Xcompiler=-fPIC,-fvisibility=hidden")
 
 
@@ -63,9 +63,10 @@ def library_path() -> Path:
     return folder.absolute() / f"libkdguard_onnxruntime-{fingerprint()}.so"
 
 
-def hash_path(library: Path) -> Path:
-    """Where the hash of a finished library lies: a file that was cut off would end the process that loads it."""
-    return library.with_suffix(".sha256")
+def is_whole(library: Path) -> bool:
+    """Whether a library ends with the hash of the rest: one that was cut off would end the process that loads it."""
+    content = library.read_bytes()
+    return content[-HASH_BYTES:] == hashlib.sha256(content[:-HASH_BYTES]).digest()
 
 
 def build_library(target: Path, gpus: Sequence[str] = ()) -> Path:
@@ -81,15 +82,35 @@ def build_library(target: Path, gpus: Sequence[str] = ()) -> Path:
     builds = INSTRUCTION_SETS.get(platform.machine(), {"generic": ""})
     with tempfile.TemporaryDirectory() as folder:
         objects = [Path(folder) / f"{name}.o" for name in ("perturb", "library", *builds)]
+        for_gpus = [_compile_for_gpus(Path(folder) / "device_api.o", gpus)] if gpus else []
         _compile(SOURCES / "cpu" / "perturb.cpp", objects[0])
         _compile(SOURCES / "onnxruntime" / "library.cpp", objects[1], ["-DKDGUARD_CUDA"] if gpus else [])
         for (name, flag), made in zip(builds.items(), objects[2:], strict=True):
             _compile(SOURCES / "cpu" / "kernels.cpp", made, [f"-DKDGUARD_ISA={name}", *([flag] if flag else [])])
-        if gpus:
-            objects.append(_compile_for_gpus(Path(folder) / "device_api.o", gpus))
-        _link(objects, target, linker=_cuda_linker() if gpus else None)
-    hash_path(target).write_text(sha256_of_file(target))
-    return target
+        return _link([*objects, *for_gpus], target, linker=_cuda_linker() if gpus else None)
+
+
+def build_best_library(target: Path) -> tuple[Path, tuple[str, ...], str]:
+    """Build for the CPU, and for CUDA where its compiler is there and works.
+
+    Returns:
+        The library, the architectures whose GPUs it is for, and why there are none.
+
+    Raises:
+        MissingDependencyError: there is no C++ compiler.
+        UserError: it refuses the sources.
+    """
+    left_out = f"there is no {nvcc_name()!r}"
+    if has_nvcc():
+        try:
+            if gpus := gpus_of_nvcc():
+                return build_library(target, gpus), gpus, ""
+            left_out = f"{nvcc_name()!r} knows none of {', '.join(GPUS)}"
+        except UserError as error:
+            # Where it is the C++ compiler that fails, it does so again below.
+            first, *said = str(error).splitlines()
+            left_out = next((line for line in said if "error" in line.lower()), first.rstrip(":"))
+    return build_library(target), (), left_out
 
 
 def build_cuda_kernels(target: Path, gpus: Sequence[str]) -> Path:
@@ -131,16 +152,11 @@ def build_plugin_kernel(target: Path) -> Path:
     """Compile the projector for TensorRT's plugin to PTX, which drivers finish for the GPU they find.
 
     Raises:
-        MissingDependencyError: there is no nvcc.
+        MissingDependencyError: there is no nvcc or no C++ compiler, which it preprocesses with.
         UserError: it refuses the sources.
     """
-    name = os.environ.get("NVCC", "nvcc")
-    if shutil.which(name) is None:
-        raise MissingDependencyError(
-            f"the plugin needs the CUDA compiler {name!r}, which is not there; install the CUDA toolkit or name one in "
-            "NVCC, or leave --plugin out, and the op's function runs"
-        )
-    _run([name, "-std=c++17", "-ptx", f"-arch={PLUGIN_ARCHITECTURE}", str(PLUGIN_SOURCE), "-o", str(target)])
+    nvcc = _nvcc("the plugin needs", ", or leave --plugin out, and the op's function runs")
+    _run([*nvcc, "-std=c++17", "-ptx", f"-arch={PLUGIN_ARCHITECTURE}", str(PLUGIN_SOURCE), "-o", str(target)])
     return target
 
 
@@ -186,11 +202,11 @@ def nvcc_name() -> str:
     return os.environ.get("NVCC", "nvcc")
 
 
-def _nvcc() -> list[str]:
+def _nvcc(who_needs: str = "the CUDA kernels need", instead: str = "") -> list[str]:
     if not has_nvcc():
         raise MissingDependencyError(
-            f"the CUDA kernels need nvcc, and {nvcc_name()!r} is not there; install the CUDA toolkit, or name it in "
-            "NVCC"
+            f"{who_needs} the CUDA compiler {nvcc_name()!r}, which is not there; install the CUDA toolkit or name one "
+            f"in NVCC{instead}"
         )
     return [nvcc_name(), "-ccbin", compiler()]
 
@@ -219,11 +235,17 @@ def _cuda_linker() -> list[str]:
 def _link(
     objects: Sequence[Path], target: Path, flags: Sequence[str] = (), linker: Sequence[str] | None = None
 ) -> Path:
-    """Link into the target's folder under another name first, so that nobody loads half a library."""
+    """Link into the target's folder under another name first, so that nobody loads half a library.
+
+    Its hash goes to its end, where loaders do not look. In a file of its own, two builds at once could leave one's
+    library with the other's hash, whatever the order of their renames.
+    """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = target.with_name(f".{os.getpid()}-{target.name}")
     try:
         _run([*(linker or [compiler()]), "-shared", *flags, *map(str, objects), "-o", str(unfinished)])
+        content = unfinished.read_bytes()
+        unfinished.write_bytes(content + hashlib.sha256(content).digest())
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -246,22 +268,25 @@ def main() -> None:
     given = parser.parse_args()
     if given.kernels_on_cpu and given.out is None:
         parser.error("--kernels-on-cpu needs --out")
+    target = given.out or library_path()
     gpus: tuple[str, ...] = ()
+    left_out = ""
     try:
-        gpus = () if given.no_cuda else gpus_of_nvcc()
         if given.kernels_on_cpu:
-            made = build_kernels_on_cpu(given.out)
+            made = build_kernels_on_cpu(target)
+        elif given.no_cuda:
+            made = build_library(target)
         else:
-            made = build_library(given.out or library_path(), gpus)
-        used = "" if given.out else ": kdguard uses it from now on; delete it, and the functions in the files run again"
-        print(f"{made}{used}")
-        if not given.kernels_on_cpu:
-            print(f"for the CPU and for CUDA: {', '.join(gpus)}" if gpus else "for the CPU; for CUDA too where nvcc is")
+            made, gpus, left_out = build_best_library(target)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        if gpus:
-            print("--no-cuda leaves the CUDA kernels out", file=sys.stderr)
         sys.exit(error.exit_code)
+    used = "" if given.out else ": kdguard uses it from now on; delete it, and the functions in the files run again"
+    print(f"{made}{used}")
+    if not given.kernels_on_cpu:
+        print(f"for the CPU and for CUDA: {', '.join(gpus)}" if gpus else "for the CPU")
+    if left_out:
+        print(f"CUDA kernels were left out: {left_out}; --no-cuda does so without trying", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ KDGUARD_EXPORT int kdguard_svd_restore(int element, long long count, const void*
 namespace {
 
 constexpr int MOST_DEVICES = 64;
+constexpr int NO_MEMORY_POOLS = -1;  // no code of the CUDA runtime's, whose text would not say what is missing
 
 // A pool for each device, made when it is first asked for and kept. Of our own, because it keeps what is given back:
 // a pool that hands memory back to the driver at every synchronisation would pay for it again in every run.
@@ -102,7 +103,10 @@ int pool_of_current_device(cudaMemPool_t* pool) {
         cudaMemPool_t made = nullptr;
         if (const int failed = cudaMemPoolCreate(&made, &properties)) return failed;
         unsigned long long kept = SCRATCH_FLOATS * sizeof(float);
-        if (const int failed = cudaMemPoolSetAttribute(made, cudaMemPoolAttrReleaseThreshold, &kept)) return failed;
+        if (const int failed = cudaMemPoolSetAttribute(made, cudaMemPoolAttrReleaseThreshold, &kept)) {
+            cudaMemPoolDestroy(made);
+            return failed;
+        }
         pools[current] = made;
     }
     *pool = pools[current];
@@ -113,9 +117,16 @@ int pool_of_current_device(cudaMemPool_t* pool) {
 
 KDGUARD_EXPORT int kdguard_cuda_obstacle() {
     cudaFuncAttributes attributes;
-    return cudaFuncGetAttributes(&attributes, kdguard_top_k_projector);
+    if (const int failed = cudaFuncGetAttributes(&attributes, kdguard_top_k_projector)) return failed;
+    int current = 0, pools = 0;
+    if (const int failed = cudaGetDevice(&current)) return failed;
+    if (const int failed = cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, current)) return failed;
+    return pools ? 0 : NO_MEMORY_POOLS;
 }
-KDGUARD_EXPORT const char* kdguard_error_text(int code) { return cudaGetErrorString(static_cast<cudaError_t>(code)); }
+KDGUARD_EXPORT const char* kdguard_error_text(int code) {
+    if (code == NO_MEMORY_POOLS) return "this GPU, or its driver, has no memory pools";
+    return cudaGetErrorString(static_cast<cudaError_t>(code));
+}
 
 KDGUARD_EXPORT int kdguard_take_scratch(void** address, std::size_t bytes, void* stream) {
     *address = nullptr;

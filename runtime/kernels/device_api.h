@@ -1,7 +1,7 @@
 // The op on a GPU behind plain C names: for onnxruntime's kernels, and for ctypes. Pointers are to device memory unless
 // a line says otherwise; everything but memory and events is queued on `stream` and returns at once.
 //
-// What returns int returns 0, or an error code of the CUDA runtime, which kdguard_error_text puts into words.
+// What returns int returns 0, or an error code, of the CUDA runtime's or -1, which kdguard_error_text puts into words.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,8 @@ namespace kdguard {
 enum MapType : int { FLOAT_MAP = 0, HALF_MAP = 1, BFLOAT16_MAP = 2 };
 }
 
-// Whether kernels can run on the current device: 0, or what is missing, a driver or code for this GPU for instance.
+// Whether kernels can run on the current device: 0, or what is missing: a driver, code for this GPU, or the memory pools
+// that kdguard_take_scratch takes from.
 KDGUARD_EXPORT int kdguard_cuda_obstacle();
 KDGUARD_EXPORT const char* kdguard_error_text(int code);
 

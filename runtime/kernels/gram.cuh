@@ -20,6 +20,15 @@ constexpr long long GRAM_PARTIAL_FLOATS = 4 << 20;  // of an image's pieces toge
 constexpr int MEAN_THREADS = 256;
 constexpr long long MEAN_PIECES = 64, MEAN_PIECE = 4096;
 
+// Turing has fewer registers to spare for addresses: with 4 channels under way, sums of 64 channels spill.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr std::size_t GRAM_SHARED_OF_ALL = 64 * 1024;  // that the blocks of a multiprocessor have together
+constexpr int GRAM_AHEAD = 2;                          // channels that a warp loads at a time
+#else
+constexpr std::size_t GRAM_SHARED_OF_ALL = 100 * 1024;  // the least of those after it
+constexpr int GRAM_AHEAD = 4;
+#endif
+
 // How one block of `gram_piece` is cut: of a panel with itself 36 squares, of two panels 64.
 template <bool SAME>
 struct GramBlock {
@@ -60,10 +69,15 @@ KDGUARD_BOTH GramPlan gram_plan(const MapShape& shape, int stride) {
 }
 
 template <bool SAME>
-KDGUARD_BOTH std::size_t gram_shared_bytes(int side) {
+KDGUARD_BOTH constexpr std::size_t gram_shared_bytes(int side) {
     using Block = GramBlock<SAME>;
     return (SAME ? 1 : 2) * side * Block::ROW * sizeof(float);
 }
+
+// Blocks for which a multiprocessor must have registers: two, unless its shared memory holds but one. Since Ampere
+// each takes 1 kB more than it asks for.
+template <int SIDE, bool SAME>
+constexpr int GRAM_BLOCKS = 2 * (gram_shared_bytes<SAME>(SIDE) + 1024) <= GRAM_SHARED_OF_ALL ? 2 : 1;
 
 #if defined(__CUDACC__) || defined(KDGUARD_CUDA_ON_CPU)
 
@@ -104,7 +118,7 @@ template <class Element, int SIDE, int CHUNK, int ROW, int OWN>
 KDGUARD_DEVICE void load_panel(const Element* map, const MapShape& shape, const float* mean, int panel,
                                const long long (&sources)[OWN], int count, float* rows) {
     const int lane = static_cast<int>(threadIdx.x) % WARP, warp = static_cast<int>(threadIdx.x) / WARP;
-#pragma unroll 4
+#pragma unroll GRAM_AHEAD
     for (int c = warp; c < SIDE; c += GRAM_THREADS / WARP) {
         const int channel = panel * SIDE + c;
         const bool is_there = channel < shape.channels;

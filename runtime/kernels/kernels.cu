@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(THREADS)
 
 // Grid: (pieces * pairs of panels that are the same or not, images). Dynamic shared memory: gram_shared_bytes.
 template <class Element, int SIDE, bool SAME>
-__global__ void __launch_bounds__(GRAM_THREADS, 2)
+__global__ void __launch_bounds__(GRAM_THREADS, (GRAM_BLOCKS<SIDE, SAME>))
     kdguard_gram_pieces(MapShape shape, int stride, GramPlan plan, const Element* map, const float* mean,
                         float* partial) {
     float* const shared = dynamic_shared();

@@ -25,7 +25,7 @@ from kdguard.runtime.bench.op_share import measure_share
 from kdguard.runtime.bench.subject import Subject
 from kdguard.runtime.engines.shapes import Size
 from kdguard.runtime.gpu_check.subjects import VARIANTS, feature_maps, worst
-from kdguard.runtime.kernels.build import FOLDER_VARIABLE, build_kernels_on_cpu, build_library, hash_path, library_path
+from kdguard.runtime.kernels.build import FOLDER_VARIABLE, build_kernels_on_cpu, build_library, is_whole, library_path
 from kdguard.runtime.native import obstacle, register
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net, photograph
@@ -197,10 +197,12 @@ def test_what_is_not_trusted(folder: Path, tmp_path: Path, monkeypatch: pytest.M
     """Loading a library runs it: one that others may write, or that is not what was built, is left alone."""
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     mine = library_path()
-    mine.write_bytes((folder / mine.name).read_bytes())
+    content = (folder / mine.name).read_bytes()
+    mine.write_bytes(content[:-1])
     with pytest.raises(MissingDependencyError, match="is not what was built"):
         RestorationSession(HARDENED, CARD, kernels="native")
-    hash_path(mine).write_bytes(hash_path(folder / mine.name).read_bytes())
+    mine.write_bytes(content)
+    assert is_whole(mine)
     assert RestorationSession(HARDENED, CARD).kernels == "native"
     mine.chmod(0o666)
     with pytest.raises(MissingDependencyError, match="may be written by others"):

@@ -68,5 +68,5 @@ def test_asks_nvcc_which_gpus_it_knows(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_without_nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NVCC", "nvcc-of-nowhere")
-    with pytest.raises(MissingDependencyError, match="'nvcc-of-nowhere' is not there; install the CUDA toolkit"):
+    with pytest.raises(MissingDependencyError, match="'nvcc-of-nowhere', which is not there; install the CUDA toolkit"):
         build_cuda_kernels(tmp_path / "kernels.so", ["native"])
