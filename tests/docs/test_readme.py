@@ -149,6 +149,9 @@ def test_no_best_response_is_told_apart_from_none() -> None:
     for path in sorted((ROOT / "benchmarks" / "results" / "red_team").glob("*-hardened-*.json")):
         content = json.loads(path.read_text())
         best = content["scoreboard"]["best_response"]
+        if path.stem.endswith("-authorised"):  # a key holder is no thief
+            assert best is None, path.name
+            continue
         assert not content["tuned"] or best["drop_db"] <= best["drop_ci95"], path.name
 
 
