@@ -137,7 +137,9 @@ def test_no_best_response_is_told_apart_from_none() -> None:
     for path in sorted((ROOT / "benchmarks" / "results" / "red_team").glob("*-hardened-*.json")):
         content = json.loads(path.read_text())
         best = content["scoreboard"]["best_response"]
-        assert not content["tuned"] or best["drop_db"] <= best["drop_ci95"], path.name
+        # Where only key holders ran there is none.
+        if content["tuned"] and best is not None:
+            assert best["drop_db"] <= best["drop_ci95"], path.name
 
 
 def test_bounds_in_the_ops_document_hold_in_the_results() -> None:
