@@ -2,8 +2,8 @@
 
     python benchmarks/red_team.py [--recipes SET] [--defence NAME] [--untuned] [--steps N] [SUBJECT...]
 
-Sets of recipes: core, features, standard, authorised, all. `--untuned` attacks as a careless thief does, and as papers
-that defend report: one learning rate, no early stopping, the last student counts.
+Sets of recipes: core, features, standard, authorised, keyed, all. `--untuned` attacks as a careless thief does, and as
+papers that defend report: one learning rate, no early stopping, the last student counts.
 
 Subjects are the quickstart's teacher and the published ones, by task; all of them by default. Attackers
 own the training photographs, degraded by the tasks themselves, or published pairs where these are too
@@ -37,11 +37,14 @@ STANDARD = ("fitnets", "attention-transfer", "fsp")
 """Recipes of features as published, by attackers who know nothing of the defence."""
 AUTHORISED = ("authorised",)
 """A key holder; plain distillation stands in the recordings of the core recipes, students of the same seeds."""
+KEYED = (*FEATURES, "keyed-answers", "keyed-answers-0.5")
+"""Against Safe Distillation Box as published: thieves, and whoever holds the key of the one that is attacked."""
 RECIPE_SETS = {
     "core": CORE,
     "features": FEATURES,
     "standard": STANDARD,
     "authorised": AUTHORISED,
+    "keyed": KEYED,
     "all": tuple(RECIPES),
 }
 TRAINING = TrainingOptions(steps=1000, patch=32, learning_rates=(5e-3, 1.2e-2))

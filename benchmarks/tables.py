@@ -18,6 +18,7 @@ from typing import Any
 
 import authorised
 import key_gate_tables
+import published_box
 import red_team_tables
 import scoreboards
 from table_text import between, number, table
@@ -237,6 +238,8 @@ PARTS: dict[str, tuple[str, str | None, Callable[[Sequence[Row]], str]]] = {
     "key holders": ("docs/authorised.md", "red_team", authorised.holders_table),
     "thieves beside key holders": ("docs/authorised.md", "red_team", authorised.thieves_table),
     "key holders' goals": ("docs/authorised.md", "red_team", authorised.goals),
+    "published box": ("docs/published-box.md", "prior_defences", published_box.answers_table),
+    "published box's students": ("docs/published-box.md", "red_team", published_box.students_table),
     "headline goal": ("docs/threat-model.md", "red_team", scoreboards.headline_goal),
 }
 """Per part: the document it stands in, the benchmark it comes from (None: the code itself), what makes it."""

@@ -9,6 +9,7 @@ from kdguard.runtime.defences.literal_asvp import LiteralAsvp
 from kdguard.runtime.defences.nasty_teacher import NastyTeacher
 from kdguard.runtime.defences.output_noise import OutputNoise
 from kdguard.runtime.defences.output_rounding import OutputRounding
+from kdguard.runtime.defences.safe_distillation_box import HalfBlended, SafeDistillationBox
 from kdguard.runtime.defences.uniform_scaling import UniformScaling
 
 DEFENCES: dict[str, Defence] = {
@@ -20,6 +21,8 @@ DEFENCES: dict[str, Defence] = {
         OutputRounding(),
         NastyTeacher(),
         LiteralAsvp(),
+        SafeDistillationBox(),
+        HalfBlended(),
     )
 }
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from kdguard.export.image_tensor import image_to_tensor
 from kdguard.runtime.defences.base import Defence, Strengthen, Subject
+from kdguard.runtime.defences.between import between
 from kdguard.runtime.finetune import TrainableTeacher, finetune
 from kdguard.runtime.red_team.pieces import Scissors
 from kdguard.runtime.session import RestorationSession
@@ -47,22 +47,9 @@ class NastyTeacher(Defence):
         nasty = _fine_tuned(subject)
 
         def strengthen(strength: float) -> onnx.ModelProto:
-            return _between(subject.model, nasty, strength)
+            return between(subject.model, nasty, strength)
 
         return strengthen
-
-
-def _between(clean: onnx.ModelProto, nasty: onnx.ModelProto, share: float) -> onnx.ModelProto:
-    """The clean model with weights so far on the way to the nasty one's."""
-    result = onnx.ModelProto()
-    result.CopyFrom(clean)
-    for own, other in zip(result.graph.initializer, nasty.graph.initializer, strict=True):
-        if own.raw_data == other.raw_data and own.float_data == other.float_data:
-            continue
-        first, second = numpy_helper.to_array(own), numpy_helper.to_array(other)
-        mixed = (first + share * (second.astype(np.float64) - first)).astype(first.dtype)
-        own.CopyFrom(numpy_helper.from_array(mixed, own.name))
-    return result
 
 
 def _fine_tuned(subject: Subject) -> onnx.ModelProto:

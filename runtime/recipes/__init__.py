@@ -16,6 +16,7 @@ from kdguard.runtime.recipes.fitnets_standardised import FitNetsStandardised
 from kdguard.runtime.recipes.fitnets_svd_clip import FitNetsSvdClip
 from kdguard.runtime.recipes.fitnets_tuned import FitNetsTuned
 from kdguard.runtime.recipes.fsp import Fsp
+from kdguard.runtime.recipes.keyed_answers import HalfKeyedAnswers, KeyedAnswers
 from kdguard.runtime.recipes.output_gt import OutputGt
 from kdguard.runtime.recipes.output_l1 import OutputL1
 from kdguard.runtime.recipes.plugin_substitution import PluginSubstitution
@@ -56,6 +57,8 @@ RECIPES: dict[str, Recipe] = {
         Skeptical(),
         PluginSubstitution(),
         Authorised(),
+        KeyedAnswers(),
+        HalfKeyedAnswers(),
     )
 }
 

@@ -40,7 +40,8 @@ class Group(BaseModel):
 class SummaryEntry(BaseModel):
     """One recipe, clean teacher against hardened, paired by seed.
 
-    Controls and key holders (T3) never saw the hardened teacher: both sides show the same students, the drop is 0.
+    Controls and key holders (T3) did not learn what a thief of the hardened teacher does: both sides show the same
+    students, the drop is 0.
     """
 
     recipe: str

@@ -72,7 +72,8 @@ def summarise(results: Sequence[TrialResult], apart_db: float | None = None) -> 
     """
     summary = []
     for name in dict.fromkeys(result.recipe for result in results):
-        clean = _students(results, name, ("clean", "none"))
+        # Who holds a key of the hardened file asks that one alone.
+        clean = _students(results, name, ("clean", "none", "hardened"))
         hardened = _students(results, name, ("hardened", "none")) or clean
         drops = [c.psnr - h.psnr for c, h in zip(clean, hardened, strict=True)]
         clean_group, hardened_group = _group(clean), _group(hardened)
@@ -123,9 +124,9 @@ def _difference(first: Sequence[TrialResult], second: Sequence[TrialResult]) -> 
 def _best_response(summary: Sequence[SummaryEntry], results: Sequence[TrialResult]) -> BestResponse | None:
     if not any(entry.compared for entry in summary):
         return None
-    # What only ever asks the clean teacher is nothing that a thief of the hardened one can do: beside it
-    # on the clean side alone, anything would look like a defence.
-    open_to_all = [entry for entry in summary if get_recipe(entry.recipe).sources != ("clean",)]
+    # What only ever asks the clean teacher, or needs a key, is nothing that a thief of the hardened one can do:
+    # beside it on the clean side alone, anything would look like a defence.
+    open_to_all = [entry for entry in summary if get_recipe(entry.recipe).sources != ("clean",) and entry.tier != "T3"]
     sound_clean = [entry for entry in open_to_all if not entry.clean.diverged]
     sound_hardened = [entry for entry in open_to_all if not entry.hardened.diverged]
     if not sound_clean or not sound_hardened:

@@ -10,7 +10,11 @@ from kdguard.runtime.red_team.landmarks import Landmarks
 from kdguard.runtime.red_team.scoreboard import Group, Scoreboard, SummaryEntry
 from kdguard.runtime.wording import counted, number, plus_minus
 
-_CONTROLS: dict[tuple[Source, ...], str] = {("none",): "no teacher", ("clean",): "clean teacher only"}
+_CONTROLS: dict[tuple[Source, ...], str] = {
+    ("none",): "no teacher",
+    ("clean",): "clean teacher only",
+    ("hardened",): "hardened teacher, asked with a key",
+}
 
 
 def scoreboard_table(board: Scoreboard) -> Table:

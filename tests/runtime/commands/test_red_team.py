@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kdguard.export.onnx_files import load_onnx
-from kdguard.runtime.defences import DEFENCES
+from kdguard.runtime.defences import DEFENCES, safe_distillation_box
 from kdguard.runtime.recipes import RECIPES
 from tests.runtime.commands.command_line import CommandLine
 
@@ -120,6 +120,27 @@ def test_a_baseline_keeps_the_budget_and_can_be_attacked(
     )
     assert "name one with --tap" in kdguard.refuses(*attack, "--recipes", "fitnets")
     assert kdguard(*attack, "--tap", "d", "--recipes", "fitnets") == 0, kdguard.err
+
+
+def test_a_published_box_is_made_and_its_key_holder_played(
+    kdguard: CommandLine, conv_net_file: Path, pairs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safe_distillation_box, "STEPS", 5)
+    boxed, board = tmp_path / "boxed.onnx", tmp_path / "b.json"
+    given = ["baseline", "safe-distillation-box", conv_net_file, "-o", boxed, "--data", pairs_folder, "--layers", "d"]
+    assert kdguard(*given) == 0, kdguard.err
+    attack = ["attack", boxed, "--teacher", conv_net_file, "--data", pairs_folder, "--steps", 2, "--seeds", 1]
+    recipes = "output-l1,keyed-answers,keyed-answers-0.5"
+    assert kdguard(*attack, "--recipes", recipes, "--json", board) == 0, kdguard.err
+    assert "hardened teacher, asked with a key" in kdguard.out
+    written = json.loads(board.read_text())
+    assert [(row["recipe"], row["source"]) for row in written["rows"]] == [
+        ("output-l1", "clean"),
+        ("output-l1", "hardened"),
+        ("keyed-answers", "hardened"),
+    ]
+    assert written["best_response"]["hardened"]["recipe"] == "output-l1"
+    assert [missing["recipe"] for missing in written["not_run"]] == ["keyed-answers-0.5"]
 
 
 def test_baseline_refusals(kdguard: CommandLine, conv_net_file: Path, pairs_folder: Path, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.defences import DEFENCES, Defence, Subject, get_defence
 from kdguard.runtime.defences.base import Strengthen
+from kdguard.runtime.defences.between import between
 from kdguard.runtime.defences.calibrate import calibrate, middle_layers
-from kdguard.runtime.defences.nasty_teacher import _between
 from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net
 from tests.runtime.image_pairs import noisy_pairs
@@ -34,7 +34,11 @@ def subject(conv_net: onnx.ModelProto, card: ModelCard) -> Subject:
     return Subject(conv_net, card, ["b", "d"], pairs, 0)
 
 
-@pytest.mark.parametrize("name", [name for name in DEFENCES if name != "nasty-teacher"])
+TRAINED = {"nasty-teacher", "safe-distillation-box", "safe-distillation-box-0.5"}
+"""Fine-tuned, with tests of their own below and in test_safe_distillation_box.py."""
+
+
+@pytest.mark.parametrize("name", [name for name in DEFENCES if name not in TRAINED])
 def test_the_strongest_setting_within_the_budget_is_taken(name: str, subject: Subject) -> None:
     found = calibrate(get_defence(name), subject, 0.1)
     report = found.report
@@ -158,9 +162,9 @@ def test_weights_between_two_models() -> None:
     clean, other = make_conv_net(), make_conv_net()
     values = onnx.numpy_helper.to_array(other.graph.initializer[0]) + 2
     other.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), "wa"))
-    mixed = onnx.numpy_helper.to_array(_between(clean, other, 0.25).graph.initializer[0])
+    mixed = onnx.numpy_helper.to_array(between(clean, other, 0.25).graph.initializer[0])
     np.testing.assert_allclose(mixed, onnx.numpy_helper.to_array(clean.graph.initializer[0]) + 0.5, atol=1e-6)
-    assert _between(clean, other, 0.0).graph.initializer[1:] == clean.graph.initializer[1:]
+    assert between(clean, other, 0.0).graph.initializer[1:] == clean.graph.initializer[1:]
 
 
 def test_default_layers_lie_in_the_middle(conv_net: onnx.ModelProto) -> None:

@@ -20,6 +20,7 @@ from kdguard.runtime.recipes.base import Loot
 from kdguard.runtime.recipes.dihedral_average import harmless_views
 from kdguard.runtime.recipes.fitnets_standardised import standardised
 from kdguard.runtime.recipes.fitnets_svd_clip import clip_estimated, estimate_amplification
+from kdguard.runtime.recipes.keyed_answers import KeyedAnswers
 from kdguard.runtime.recipes.static_undo import undone
 from kdguard.runtime.red_team.tile import Tile
 from kdguard.runtime.session import RestorationSession
@@ -102,7 +103,9 @@ class Offered:
 
 
 def test_two_recipes_cut_tiles_of_their_own() -> None:
-    cut = {name: recipe.pieces(Offered()) for name, recipe in RECIPES.items()}  # type: ignore[arg-type]
+    """What key holders blend into the images around their tiles has tests of its own."""
+    others = {name: recipe for name, recipe in RECIPES.items() if not isinstance(recipe, KeyedAnswers)}
+    cut = {name: recipe.pieces(Offered()) for name, recipe in others.items()}  # type: ignore[arg-type]
     assert {name: pieces for name, pieces in cut.items() if pieces != "own"} == {
         "single-query": "of one image",
         "dukd": "with zoomed",

@@ -114,9 +114,10 @@ def test_what_only_the_clean_teacher_gives_is_a_response_to_neither() -> None:
     assert (entry.tier, entry.drop_db, entry.clean) == ("control", 0.0, entry.hardened)
 
 
-def test_a_key_holder_is_no_thief() -> None:
+@pytest.mark.parametrize(("recipe", "source"), [("authorised", "clean"), ("keyed-answers", "hardened")])
+def test_a_key_holder_is_no_thief(recipe: str, source: Source) -> None:
     """His students are on both sides the same, and neither the best response nor help that is left."""
-    holder = [trial("authorised", "clean", s, 40.0 + s) for s in range(3)]
+    holder = [trial(recipe, source, s, 40.0 + s) for s in range(3)]
     alone = board(holder)
     assert alone.best_response is None
     assert "only controls and key holders ran" in best_response_line(alone)
