@@ -34,10 +34,20 @@ def other_kind(path: Path) -> str | None:
     return found and f"{found}, not an ONNX file; {_ADVICE.get(found, 'convert it to ONNX first')}"
 
 
+def is_engine_file(path: Path) -> bool:
+    """Whether a file begins as a vendor's engines do; what cannot be read does not."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(4)
+    except OSError:
+        return False
+    return any(kind == ENGINE and start == magic for _, magic, kind in _MAGIC)
+
+
 def _kind_of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError):
         return "a damaged zip archive"
     return CHECKPOINT if any(name.endswith("/data.pkl") for name in names) else "a zip archive"

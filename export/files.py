@@ -20,10 +20,16 @@ def check_writable(target: Path) -> None:
     """Fail now rather than after an hour of work if `target` cannot be written.
 
     Raises:
-        UserError: the folder is missing or refuses new files, or `target` is a folder.
+        UserError: the folder is missing or refuses new files, or `target` is a folder, a device or a pipe.
     """
+    try:
+        there = target.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise UserError(f"cannot write {target.name[:60]}...: {error.strerror}; give another file name") from error
     if target.is_dir():
         raise UserError(f"cannot write {target}: it is a folder; give a file name")
+    if there and not target.is_file():  # what is written takes its place: /dev/null would be a file from then on
+        raise UserError(f"cannot write {target}: it is a device or a pipe, and would be replaced; give a file name")
     if not target.parent.is_dir():
         raise UserError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
     try:
@@ -69,7 +75,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Nothing is left behind when the block raises.
     """
     check_writable(target)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    # The name is there to tell leftovers apart, and may be as long as names can be.
+    handle, name = tempfile.mkstemp(prefix=f".{target.name[:60]}.", dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:

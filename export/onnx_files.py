@@ -177,6 +177,8 @@ def model_files(path: Path) -> list[Path]:
     A file that does not parse, or whose external data is not acceptable, is alone: whoever loads it
     says what is wrong.
     """
+    if not path.is_file():  # a pipe would be waited for
+        return [path]
     try:
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
         external = _external_tensors(model, path)

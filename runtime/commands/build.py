@@ -55,31 +55,43 @@ def build(
     plugin: Annotated[
         bool, typer.Option(help="TensorRT only, and never run yet: our kernel goes into the engine; needs nvcc.")
     ] = False,
+    value_range: options.ValueRange = None,
+    layout: options.Layout = None,
+    size_multiple: options.SizeMultiple = None,
+    extra_input: options.ExtraInput = None,
     json: options.Json = None,
 ) -> None:
     """Compile a hardened model to an engine, with a manifest that says what it is."""
     from kdguard.export.files import check_outputs, write_json
+    from kdguard.export.model_card import read_card
     from kdguard.export.onnx_files import load_onnx, model_files
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.runtime.engines import ENGINES
     from kdguard.runtime.engines.build import build_engine, check_builder
     from kdguard.runtime.engines.gpus import in_words, parse_gpus
-    from kdguard.runtime.engines.manifest import manifest_path
+    from kdguard.runtime.engines.manifest import check_engine_name, manifest_path
     from kdguard.runtime.engines.options import BuildOptions
     from kdguard.runtime.engines.shapes import default_range, parse_range
+    from kdguard.runtime.manifest import manifest_path as hardened_manifest
     from kdguard.runtime.resolve_card import resolve_card
     from kdguard.runtime.terminal import say
 
     kind = ENGINES[engine.value]
-    check_outputs([output, json, timing_cache], model_files(hardened))
-    check_outputs([manifest_path(output)], [output, json, timing_cache])
+    check_engine_name(output)
+    check_outputs(
+        [output, manifest_path(output), json, timing_cache], [*model_files(hardened), hardened_manifest(hardened)]
+    )
     asked = BuildOptions(
         precision.value, timing_cache, version_compatible, hardware_compatible, parse_gpus(gpu or ()), plugin
     )
     asked.check(kind)
     check_builder(kind)
     model = load_onnx(hardened)
-    card = resolve_card(model, task, str(hardened))
+    overrides = options.card_overrides(value_range, layout, size_multiple, extra_input)
+    card = resolve_card(model, task, str(hardened), overrides)
+    if read_card(model) is None and value_range is None:
+        low, high = card.value_range
+        say(f"{hardened} does not state its value range: {low:g} to {high:g} taken; say --value-range if not", "yellow")
     if not hardened_layers(model):
         say(f"{hardened} holds no kdguard nodes: nothing is hardened in this engine", "yellow")
     sizes = parse_range(shapes, card) if shapes else default_range(card)

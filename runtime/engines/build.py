@@ -165,6 +165,8 @@ def _asked(request: Request, kind: EngineKind, folder: Path) -> Answer:
         )
         raise UserError(f"{kind.title} ended with {done.returncode} and built nothing: {log[-600:]}")
     answer = Answer.model_validate_json(lines[-1])
+    if answer.lacking:
+        raise MissingDependencyError(f"{kind.title}: {answer.lacking}")
     if answer.refused:
         raise UserError(f"{kind.title} cannot build this model: {answer.refused}")
     return answer

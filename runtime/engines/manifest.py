@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from kdguard.export.errors import MissingDependencyError, UserError, first_problem
-from kdguard.export.files import sha256_of_file
+from kdguard.export.files import TORCH_SUFFIXES, sha256_of_file
 from kdguard.export.model_card import ModelCard
 from kdguard.runtime.engines import ENGINES
 from kdguard.runtime.engines.gpus import in_words, runs_on
 
+MODEL_SUFFIXES = (".onnx", *TORCH_SUFFIXES)
 Op = Literal["none", "function", "plugin", "plugin and function"]
 
 
@@ -26,7 +27,7 @@ class EngineTensor(BaseModel):
     """An input or output of the network as the vendor's parser sees it; -1 is a free side."""
 
     name: str
-    dtype: str
+    dtype: Literal["float", "half", "int32", "int64", "bool", "uint8"]
     shape: list[int]
 
 
@@ -38,7 +39,9 @@ class EngineManifest(BaseModel):
     engine_sha256: str
     kind: Literal["tensorrt", "tensorrt-rtx"]
     vendor_version: str = Field(description="of the package that built it")
-    gpus: list[str] = Field(min_length=1, description="compute capabilities that it was built for")
+    gpus: list[Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]] = Field(
+        min_length=1, description="compute capabilities that it was built for"
+    )
     later_gpus: bool = Field(description="it is for later ones as well")
     hardened: str = Field(description="file name of the model")
     hardened_sha256: str
@@ -52,13 +55,36 @@ class EngineManifest(BaseModel):
     version_compatible: bool = Field(False, description="newer versions of the vendor's library load it too")
     inputs: list[EngineTensor]
     outputs: list[EngineTensor]
-    shapes: dict[str, list[list[int]]] = Field(description="per input the smallest, usual and largest shape")
+    shapes: dict[str, Annotated[list[list[int]], Field(min_length=3, max_length=3)]] = Field(
+        description="per input the smallest, usual and largest shape"
+    )
     seconds: float = Field(description="that building took")
+
+    @model_validator(mode="after")
+    def _of_the_card(self) -> EngineManifest:
+        ranks = {tensor.name: len(tensor.shape) for tensor in self.inputs}
+        if ranks.get(self.card.input_name) != 4 or self.card.output_name not in {t.name for t in self.outputs}:
+            raise ValueError("its card speaks of an image input or an output that the engine does not have")
+        if {name: {len(shape) for shape in shapes} for name, shapes in self.shapes.items()} != {
+            name: {rank} for name, rank in ranks.items()
+        }:
+            raise ValueError("its shapes are not those of its inputs")
+        return self
 
 
 def manifest_path(engine: Path) -> Path:
     """Where the manifest of an engine lies."""
-    return engine.with_name(f"{engine.name}.json")
+    return engine.parent / f"{engine.name}.json"
+
+
+def check_engine_name(target: Path) -> None:
+    """Fail before work starts if an engine is to get a model's name, for which everybody would take it.
+
+    Raises:
+        UserError: it ends so.
+    """
+    if target.suffix.lower() in MODEL_SUFFIXES:
+        raise UserError(f"cannot write {target}: that is a name for a model; give a name that ends in .engine, say")
 
 
 def read_manifest(engine: Path) -> EngineManifest:
@@ -67,22 +93,25 @@ def read_manifest(engine: Path) -> EngineManifest:
     Raises:
         UserError: the engine or its manifest is missing or damaged, or they do not belong together.
     """
-    path = manifest_path(engine)
+    path = manifest_path(engine if manifest_path(engine).exists() else engine.resolve())  # a link has none of its own
     if not engine.is_file():
-        raise UserError(f"there is no engine {engine}")
+        raise UserError(f"there is no engine {engine}; give the file that `kdguard build` wrote")
     try:
         found = EngineManifest.model_validate(json.loads(path.read_bytes()))
-    except OSError as error:
+        actual = sha256_of_file(engine)
+    except FileNotFoundError as error:
         raise UserError(
             f"{engine} has no manifest {path.name} beside it, without which nothing says what it is; build it with "
             "`kdguard build`"
         ) from error
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         where, what = first_problem(error)
         raise UserError(f"{path} is no manifest of an engine: {where} {what}; build the engine again") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON; build the engine again") from error
-    if (actual := sha256_of_file(engine)) != found.engine_sha256:
+    if actual != found.engine_sha256:
         raise UserError(
             f"{engine} is not the file that its manifest speaks of (SHA-256 {actual[:12]}, expected "
             f"{found.engine_sha256[:12]}): damaged, cut off or mixed up; build it again"

@@ -40,4 +40,7 @@ def precision_of(model: onnx.ModelProto) -> str:
     for tensor in model.graph.initializer:
         if name := _NAMES.get(tensor.data_type):
             sizes[name] += math.prod(tensor.dims)
+    if not any(sizes.values()):  # no weights: what the image comes in
+        kinds = [value.type.tensor_type.elem_type for value in model.graph.input]
+        return next((_NAMES[kind] for kind in kinds if kind in _NAMES), "fp32")
     return max(sizes, key=lambda name: sizes[name])

@@ -7,11 +7,13 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 from numpy.typing import NDArray
 from pydantic import BaseModel
+from safetensors import SafetensorError
 
 from kdguard.export.errors import UserError, first_line
 from kdguard.runtime.engines.runner import Arrays, Question, Reply, Request, receive, send
@@ -74,7 +76,12 @@ class EngineProcess:
             raise self._died() from error
 
     def _reply(self) -> tuple[Reply, Arrays]:
-        received = receive(cast("Any", self._process.stdout))
+        try:
+            received = receive(cast("Any", self._process.stdout))
+        except (ValueError, KeyError, SafetensorError) as error:
+            raise UserError(
+                f"{self._title} answered what kdguard does not understand; is it this version's?"
+            ) from error
         if received is None:
             raise self._died()
         reply = Reply.model_validate(received[0])
@@ -94,7 +101,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """Nobody asks any more; the program then leaves by itself, or is made to."""
     for stream in (process.stdin, process.stdout):
         if stream is not None:
-            stream.close()
+            with suppress(BrokenPipeError):  # it died with a question unread
+                stream.close()
     try:
         process.wait(10)
     except subprocess.TimeoutExpired:

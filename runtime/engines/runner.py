@@ -36,7 +36,7 @@ class Request(BaseModel):
 
     package: str
     engines: list[Path]
-    host_code_allowed: bool = False
+    host_code_allowed: list[bool] = []
 
 
 class Question(BaseModel):
@@ -106,10 +106,11 @@ def open_engines(request: Request, stack: ExitStack) -> tuple[list[Infer], list[
     vendor = import_module(request.package)
     from polygraphy.backend.trt import TrtRunner
 
-    runtime = vendor.Runtime(vendor.Logger(vendor.Logger.ERROR))
-    runtime.engine_host_code_allowed = request.host_code_allowed
+    logger = vendor.Logger(vendor.Logger.ERROR)
     runners = []
-    for path in request.engines:
+    for path, host_code_allowed in zip(request.engines, request.host_code_allowed, strict=True):
+        runtime = vendor.Runtime(logger)
+        runtime.engine_host_code_allowed = host_code_allowed
         engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
             raise RuntimeError(f"{path.name} cannot be loaded")

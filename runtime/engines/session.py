@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdguard.export.errors import MissingDependencyError, UserError
+from kdguard.export.file_kinds import is_engine_file
 from kdguard.export.image_tensor import Tensor
 from kdguard.export.model_card import ModelCard, describe_shape
 from kdguard.runtime.engines import ENGINES
 from kdguard.runtime.engines.build import check_installed
-from kdguard.runtime.engines.manifest import EngineManifest, check_engine, manifest_path, read_manifest
+from kdguard.runtime.engines.manifest import EngineManifest, check_engine, read_manifest
 from kdguard.runtime.engines.process import EngineProcess
 from kdguard.runtime.engines.runner import Request
 from kdguard.runtime.extra_inputs import fill_inputs
@@ -24,6 +26,8 @@ from kdguard.runtime.gpu import compute_capability
 from kdguard.runtime.image_session import ImageSession
 from kdguard.runtime.inference import Provider
 
+HOST_CODE_VARIABLE = "KDGUARD_ENGINE_HOST_CODE"
+"""Version-compatible engines hold code for the CPU. Manifests are not signed, so the user says that he trusts it."""
 SUFFIXES = (".engine", ".plan", ".trt")
 _NUMPY_TYPES = {
     "float": np.float32,
@@ -44,8 +48,8 @@ class Engine:
 
 
 def is_engine(path: Path) -> bool:
-    """Whether a file is to be taken for an engine: by its name, or because a manifest of one lies beside it."""
-    return path.suffix in SUFFIXES or manifest_path(path).is_file()
+    """Whether a file is to be taken for an engine: by its name or by its first bytes."""
+    return path.suffix.lower() in SUFFIXES or is_engine_file(path)
 
 
 def load_engine(path: Path) -> Engine:
@@ -80,7 +84,9 @@ def start_engines(*engines: Engine) -> EngineProcess:
     request = Request(
         package=kind.package,
         engines=[engine.path for engine in engines],
-        host_code_allowed=any(engine.manifest.version_compatible for engine in engines),
+        host_code_allowed=[
+            engine.manifest.version_compatible and os.environ.get(HOST_CODE_VARIABLE) == "1" for engine in engines
+        ],
     )
     return EngineProcess(request, kind.title)
 

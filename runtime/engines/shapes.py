@@ -88,7 +88,7 @@ def profile(model: onnx.ModelProto, card: ModelCard, sizes: SizeRange) -> dict[s
     """Per input its smallest, usual and largest shape: fixed sides as the model has them, a free batch 1.
 
     Raises:
-        UserError: another input than the image has free sides, or the image input has no shape.
+        UserError: an input that is no map has free sides, or the image input has no shape.
     """
     found = {}
     initial = {tensor.name for tensor in model.graph.initializer}
@@ -96,17 +96,16 @@ def profile(model: onnx.ModelProto, card: ModelCard, sizes: SizeRange) -> dict[s
         if value.name in initial:
             continue
         sides = [side.dim_value for side in value.type.tensor_type.shape.dim]
-        if value.name != card.input_name:
-            if not all(sides):
-                raise UserError(
-                    f"the input {value.name!r} has free sides, and only the image may have them in an engine"
-                )
-            found[value.name] = [sides] * 3
-            continue
-        if len(sides) != 4:
+        if value.name == card.input_name and len(sides) != 4:
             raise UserError(f"the input {value.name!r} has no shape of four sides; export the model with one")
+        if value.name != card.input_name and not all(sides) and len(sides) != 4:
+            raise UserError(
+                f"the input {value.name!r} has free sides and is no map like the image, so nothing says what they are; "
+                "export the model with fixed ones"
+            )
         rows, columns, channels = (1, 2, 3) if card.layout == "NHWC" else (2, 3, 1)
-        free = {0: max(card.batch, 1), channels: card.channels}
+        # A map beside the image, of noise levels say, has its height and width, and one channel where that is free.
+        free = {0: max(card.batch, 1), channels: card.channels if value.name == card.input_name else 1}
         found[value.name] = [
             [side or (free | {rows: size.height, columns: size.width})[axis] for axis, side in enumerate(sides)]
             for size in sizes

@@ -40,7 +40,7 @@ class RefusedError(Exception):
 
 
 class Answer(BaseModel):
-    """What came of it; `refused` says why where nothing did."""
+    """What came of it; `refused` or `lacking` (on this machine) say why where nothing did."""
 
     vendor_version: str = ""
     compute_capability: str = ""
@@ -48,6 +48,7 @@ class Answer(BaseModel):
     outputs: list[dict[str, Any]] = []
     seconds: float = 0.0
     refused: str = ""
+    lacking: str = ""
 
 
 def compile_network(request: Request) -> Answer:
@@ -140,7 +141,10 @@ def _refusal(problem: Any) -> str:
     """The parser's first error. What it has no operator for it looks for among plugins, and says so."""
     where = f"operator {problem.node_operator()} (node {problem.node_name()!r})"
     missing = "Plugin not found" in problem.desc()
-    return f"it has no {where}" if missing else f"{where}: {_first(problem.desc())}"
+    said = _first(problem.desc())
+    if missing or said == "false":  # a check of its own that failed, without words
+        return f"it has no {where}"
+    return f"{where}: {said}"
 
 
 def _first(text: str) -> str:
@@ -156,6 +160,10 @@ def main() -> None:
         answer = compile_network(request)
     except RefusedError as refusal:
         answer = Answer(refused=str(refusal))
+    except ImportError as error:
+        answer = Answer(lacking=f"{error.name or error} is not there or not whole; install the vendor's package again")
+    except OSError as error:
+        answer = Answer(refused=f"{error.filename or request.engine}: {error.strerror}; is there room on the disk?")
     sys.stdout.flush()
     print("\n" + json.dumps(answer.model_dump()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -50,3 +51,19 @@ def test_a_write_that_numpy_could_not_finish_asks_about_the_disk(tmp_path: Path)
     with pytest.raises(UserError, match=why), atomic_path(tmp_path / "a.npy"):
         raise OSError("problem writing element 3 to file")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pipes_and_devices_are_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(UserError, match="it is a device or a pipe, and would be replaced"):
+            write_text(tmp_path / name, "text")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_names_as_long_as_names_can_be(tmp_path: Path) -> None:
+    write_text(tmp_path / ("n" * 250), "text")
+    assert (tmp_path / ("n" * 250)).read_text() == "text"
+    with pytest.raises(UserError, match="cannot write nnn"):
+        write_text(tmp_path / ("n" * 300), "text")

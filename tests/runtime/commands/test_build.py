@@ -61,7 +61,7 @@ def test_refuses(kdguard: CommandLine, model_file: Path, tmp_path: Path) -> None
     cache = ("--timing-cache", tmp_path / "timing.cache")
     assert "TensorRT-RTX times nothing" in kdguard.refuses("build", model_file, "-o", out, *cache)
     assert "'sm_89' is no compute capability" in kdguard.refuses("build", model_file, "-o", out, "--gpu", "sm_89")
-    assert "that is the input" in kdguard.refuses("build", model_file, "-o", model_file)
+    assert "a name for a model" in kdguard.refuses("build", model_file, "-o", model_file)
     save_onnx(make_conv_net(), tmp_path / "no-card.onnx")
     assert "--task" in kdguard.refuses("build", tmp_path / "no-card.onnx", "-o", out)
     assert listing(tmp_path) == ["hardened.onnx", "no-card.onnx"]
@@ -77,3 +77,26 @@ def test_without_the_package(kdguard: CommandLine, model_file: Path, tmp_path: P
     line = kdguard.refuses("build", model_file, "-o", tmp_path / "e.plan", "--engine", "tensorrt", code=3)
     assert "TensorRT is not installed (Python package tensorrt); pip install 'kdguard[trt]'" in line
     assert listing(tmp_path) == ["hardened.onnx"]
+
+
+def test_the_manifest_replaces_nothing_that_was_read(kdguard: CommandLine, model_file: Path, tmp_path: Path) -> None:
+    model = tmp_path / "e.json"
+    model.write_bytes(model_file.read_bytes())
+    (tmp_path / "hardened.manifest.json").write_text("{}")
+    for arguments in ((model, "-o", tmp_path / "e"), (model_file, "-o", tmp_path / "hardened.manifest")):
+        assert "that is the input" in kdguard.refuses("build", *arguments)
+    assert model.read_bytes() == model_file.read_bytes()
+    for name in ("e.onnx", "e.PT"):
+        assert "a name for a model" in kdguard.refuses("build", model_file, "-o", tmp_path / name)
+
+
+@needs_rtx
+def test_what_a_model_without_a_card_does_not_say(kdguard: CommandLine, tmp_path: Path) -> None:
+    save_onnx(hardened(make_conv_net()), tmp_path / "bare.onnx")
+    build = ("build", tmp_path / "bare.onnx", "-o", tmp_path / "e.engine", "--task", "denoising")
+    sizes = ("--shapes", "32x32", "32x32", "32x32")
+    assert kdguard(*build, *sizes) == 0, kdguard.err
+    assert "does not state its value range: 0 to 1 taken; say --value-range if not" in kdguard.out
+    assert kdguard(*build, *sizes, "--value-range", 0, 255) == 0, kdguard.err
+    assert "taken" not in kdguard.out
+    assert json.loads((tmp_path / "e.engine.json").read_text())["card"]["value_range"] == [0.0, 255.0]

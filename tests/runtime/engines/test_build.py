@@ -134,6 +134,14 @@ def test_missing_and_broken_manifests(engine: Path, tmp_path: Path) -> None:
     manifest_path(copy).write_text("{")
     with pytest.raises(UserError, match="is no JSON"):
         read_manifest(copy)
+    manifest_path(copy).write_text("[" * 100_000)
+    with pytest.raises(UserError, match="is no JSON"):
+        read_manifest(copy)
+    manifest_path(copy).unlink()
+    manifest_path(copy).mkdir()
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        read_manifest(copy)
+    manifest_path(copy).rmdir()
     manifest_path(copy).write_text(json.dumps({"engine": "copy.engine"}))
     with pytest.raises(UserError, match="is no manifest of an engine: engine_sha256"):
         read_manifest(copy)
@@ -211,3 +219,30 @@ def test_a_key_gate(model_file: Path, tmp_path: Path) -> None:
     assert [(t.name, t.shape) for t in found.inputs][1:] == [("kdguard_key", [1024])]
     assert [(t.name, t.shape) for t in found.outputs][1:] == [("kdguard_hint/b", [-1, 4, -1, -1])]
     assert found.shapes["kdguard_key"] == [[1024]] * 3
+
+
+def test_a_link_to_an_engine(engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "current.engine").symlink_to(engine)
+    assert read_manifest(tmp_path / "current.engine") == read_manifest(engine)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("gpus", ["abc"]),
+        ("gpus", []),
+        ("shapes", {}),
+        ("shapes", {"image": [[1, 3, 64, 64]]}),
+        ("shapes", {"image": [[1, 3, 64]] * 3}),
+        ("inputs", []),
+        ("inputs", [{"name": "image", "dtype": "bf16", "shape": [1, 3, 64, 64]}]),
+        ("outputs", []),
+    ],
+)
+def test_what_a_manifest_says_is_checked(engine: Path, tmp_path: Path, field: str, value: object) -> None:
+    copy = tmp_path / "copy.engine"
+    copy.write_bytes(engine.read_bytes())
+    content = json.loads(manifest_path(engine).read_text()) | {field: value}
+    manifest_path(copy).write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is no manifest of an engine"):
+        read_manifest(copy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,10 +62,28 @@ def test_a_library_that_ends_the_process(models: list[Path], monkeypatch: pytest
         process.infer(0, {"image": IMAGE})
 
 
+def test_one_that_died_can_be_closed(models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question larger than the pipe holds is left unread in it."""
+    monkeypatch.setenv("DIE", "1")
+    process = start(models)
+    large = np.zeros((1, 3, 1024, 1024), np.float32)
+    with pytest.raises(UserError, match="ended with -6"):
+        for _ in range(2):
+            process.infer(0, {"image": large})
+    process.close()
+
+
+def test_an_answer_that_is_none(tmp_path: Path) -> None:
+    script = tmp_path / "junk.py"
+    script.write_text("print('hello')")
+    with pytest.raises(UserError, match="answered what kdguard does not understand"):
+        EngineProcess(Request(package="", engines=[]), "The vendor", (sys.executable, str(script)))
+
+
 @pytest.mark.skipif(compute_capability() is not None, reason="there is a GPU")
 def test_the_vendors_own_library_without_a_gpu(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     (tmp_path / "some.engine").write_bytes(b"ftrt" + bytes(1000))
-    request = Request(package="tensorrt_rtx", engines=[tmp_path / "some.engine"])
+    request = Request(package="tensorrt_rtx", engines=[tmp_path / "some.engine"], host_code_allowed=[False])
     with pytest.raises(UserError, match=r"^TensorRT-RTX (failed|ended with)"):
         EngineProcess(request, "TensorRT-RTX")

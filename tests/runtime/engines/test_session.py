@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.model_card import ModelCard
 from kdguard.runtime.engines.manifest import manifest_path
-from kdguard.runtime.engines.session import Engine, EngineSession, load_engine
+from kdguard.runtime.engines.runner import Request
+from kdguard.runtime.engines.session import Engine, EngineSession, load_engine, start_engines
 from kdguard.runtime.gpu import compute_capability
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.shipped import card_of, hash_shipped, layers_of, load_shipped, start
@@ -73,3 +75,28 @@ def test_an_engine_without_its_manifest(engine: Engine) -> None:
     manifest_path(engine.path).unlink()
     with pytest.raises(UserError, match=r"has no manifest shipped\.plan\.json beside it"):
         load_shipped(engine.path)
+
+
+def test_a_file_with_json_beside_it_is_no_engine_for_that(conv_net_file: Path) -> None:
+    manifest_path(conv_net_file).write_text("{}")
+    assert not isinstance(load_shipped(conv_net_file), Engine)
+    (conv_net_file.with_name("RENAMED")).write_bytes(b"ftrt" + bytes(100))
+    with pytest.raises(UserError, match="has no manifest"):
+        load_shipped(conv_net_file.with_name("RENAMED"))
+
+
+@pytest.mark.parametrize(("said", "allowed"), [(None, False), ("0", False), ("1", True)])
+def test_code_in_an_engine_runs_only_where_the_user_says_so(
+    engine: Engine, said: str | None, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Request] = []
+    monkeypatch.setattr("kdguard.runtime.engines.session.compute_capability", lambda: "8.9")
+    monkeypatch.setattr("kdguard.runtime.engines.session.check_installed", lambda kind: None)
+    monkeypatch.setattr("kdguard.runtime.engines.session.check_engine", lambda *_: None)
+    monkeypatch.setattr("kdguard.runtime.engines.session.import_module", lambda _: SimpleNamespace(__version__="1.0"))
+    monkeypatch.setattr("kdguard.runtime.engines.session.EngineProcess", lambda request, _: asked.append(request))
+    if said is not None:
+        monkeypatch.setenv("KDGUARD_ENGINE_HOST_CODE", said)
+    compatible = Engine(engine.path, engine.manifest.model_copy(update={"version_compatible": True}))
+    start_engines(compatible, engine)
+    assert asked[0].host_code_allowed == [allowed, False]

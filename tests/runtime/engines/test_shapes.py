@@ -56,6 +56,15 @@ def test_another_input_with_free_sides() -> None:
         profile(model, CARD, SIZES)
 
 
+@pytest.mark.parametrize(
+    ("declared", "smallest"), [(["n", 1, "h", "w"], [1, 1, 64, 64]), (["n", 1, 1, 1], [1, 1, 1, 1]), ([1], [1])]
+)
+def test_a_map_beside_the_image(declared: list[object], smallest: list[int]) -> None:
+    model = make_conv_net()
+    model.graph.input.append(helper.make_tensor_value_info("noise", TensorProto.FLOAT, declared))
+    assert profile(model, CARD, SIZES)["noise"][0] == smallest
+
+
 def test_a_free_channel_axis_and_no_shape_at_all() -> None:
     model = make_conv_net()
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", "c", "h", "w"]))
