@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ class OpenedModel:
         self.session = start(shipped, card, provider=provider, threads=threads)
         self.gated = KEY_INPUT in _inputs(shipped)
         self._further = {KEY_INPUT: _as_tensor(key)} if self.gated else {}
+
+    def with_key(self, key: GateSecret | bytes | None) -> OpenedModel:
+        """The same model for another caller; sessions are shared, so this costs nothing."""
+        if self._hint_outputs:
+            _ = self._hinting  # built once, before it is shared
+        other = copy.copy(self)
+        other._further = {KEY_INPUT: _as_tensor(key)} if self.gated else {}
+        return other
 
     def restore(self, degraded: Image) -> Image:
         """Restore one image [H, W, C], floating point, 0 black and 1 white; over- and undershoot are not clipped.

@@ -1,0 +1,120 @@
+"""Whether the example service's response times tell callers without a key apart: no key, malformed, unknown, one bit off,
+revoked. By turns in an order shuffled anew every round, over loopback; p values of Mann-Whitney tests of each class against
+the calls without a key, and of two halves of those against each other."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import ModuleType
+
+import httpx
+import numpy as np
+import uvicorn
+from output import write_results
+from PIL import Image as PilImage
+from scipy import stats
+from skimage import data
+
+from kdguard.export.onnx_files import load_onnx, save_onnx
+from kdguard.export.torch_export import export_teacher
+from kdguard.graph_passes.insert_key_gate import gate_model
+from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
+from kdguard.graph_passes.key_gate import GateSecret, new_gate_secret
+from kdguard.graph_passes.op import SvdPerturbAttributes
+
+ROOT = Path(__file__).parent.parent
+ROUNDS, WARM_UP, HOLDERS = 400, 20, 64
+SIDE = 64
+
+
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("kdguard_example_service", ROOT / "examples" / "service" / "app.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def one_bit_off(key: GateSecret) -> GateSecret:
+    return GateSecret(bytes([key.value[0] ^ 1, *key.value[1:]]))
+
+
+def callers(holder: GateSecret) -> dict[str, str | None]:
+    """What each class sends, and a second sample of the first one."""
+    bearer = "Bearer "
+    return {
+        "no key": None,
+        "no key again": None,
+        "malformed": bearer + "zz",
+        "unknown": bearer + new_gate_secret().value.hex(),
+        "one bit off": bearer + one_bit_off(holder).value.hex(),
+        "revoked": bearer + new_gate_secret().value.hex(),
+    }
+
+
+def measure(client: httpx.Client, path: str, sent: dict[str, str | None]) -> list[dict[str, object]]:
+    crop = data.astronaut()[:SIDE, :SIDE]
+    out = io.BytesIO()
+    PilImage.fromarray(crop).save(out, format="PNG")
+    rng, names = np.random.default_rng(0), list(sent)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for done in range(-WARM_UP, ROUNDS):
+        for index in rng.permutation(len(names)):
+            value = sent[names[index]]
+            headers = {} if value is None else {"Authorization": value}
+            started = time.perf_counter()
+            client.post(path, content=out.getvalue(), headers=headers)
+            if done >= 0:
+                seconds[names[index]].append(time.perf_counter() - started)
+    plain = seconds["no key"]
+    return [
+        {
+            "caller": name,
+            "median_ms": round(1000 * statistics.median(values), 3),
+            "median_difference_us": round(1e6 * statistics.median(np.subtract(values, plain)), 1),
+            "p": None if name == "no key" else round(float(stats.mannwhitneyu(values, plain).pvalue), 4),
+        }
+        for name, values in seconds.items()
+    ]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        teacher, gated = Path(scratch) / "teacher.onnx", Path(scratch) / "gated.onnx"
+        quickstart = ROOT / "examples" / "quickstart"
+        weights = quickstart / "teacher.safetensors"
+        export_teacher("teacher:derain_edsr", weights, teacher, task="deraining", search_path=quickstart)
+        hardened = InsertSvdPerturb(["add_104"], SvdPerturbAttributes(gain=40.0))(load_onnx(teacher)).model
+        holders = [new_gate_secret() for _ in range(HOLDERS)]
+        save_onnx(gate_model(hardened, holders, ["add_104"]), gated)
+        server = uvicorn.Server(uvicorn.Config(example().create_app(gated), port=0, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            sent = callers(holders[0])
+            results = {path: measure(client, path, sent) for path in ("/hints", "/restore")}
+        server.should_exit = True
+        thread.join(10)
+    write_results(
+        what="response times of callers without a valid key; p values of Mann-Whitney tests against calls without a key",
+        rounds=ROUNDS,
+        holders=HOLDERS,
+        image=[SIDE, SIDE],
+        results=results,
+    )
+
+
+if __name__ == "__main__":
+    main()
