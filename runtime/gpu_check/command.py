@@ -1,4 +1,4 @@
-"""The command: exit code 0 all passed, 1 something failed, 3 no GPU, no compiler or no NumPy."""
+"""Exit code 0: something ran and nothing failed; 1 otherwise; 2 a wrong option or file; 3 no GPU, no nvcc, no NumPy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdguard.export.errors import MissingDependencyError, UserError
+from kdguard.export.files import check_writable
 from kdguard.runtime.gpu_check.context import Context
 from kdguard.runtime.gpu_check.environment import has_gpu
-from kdguard.runtime.gpu_check.run import NAMES, run_all
+from kdguard.runtime.gpu_check.run import NAMES, run_apart, run_here
 from kdguard.runtime.kernels.build import build_cuda_kernels, has_nvcc
 from kdguard.runtime.kernels.device_library import DeviceLibrary
 
@@ -23,11 +24,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=NAMES, default=(), metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--small", action="store_true", help="few and small maps, as for a sanitizer")
     parser.add_argument("--library", type=Path, help="kernels that are built already")
+    parser.add_argument(
+        "--in-process", action="store_true", help="not each in a process of its own: for sanitizers and debuggers"
+    )
     given = parser.parse_args(arguments)
     try:
+        check_writable(given.out)
         with tempfile.TemporaryDirectory(prefix="kdguard-") as folder:
             library = _library(given.library, Path(folder))
-            report = run_all(Context(library, Path(folder), given.small), given.only)
+            context = Context(library, Path(folder), given.small)
+            if given.in_process:
+                report = run_here(context, given.only, keep=lambda found: found.write(given.out))
+            else:
+                report = run_apart(context, given.only)
         report.write(given.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

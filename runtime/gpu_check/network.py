@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,8 @@ from kdguard.runtime.kernels.build import build_library
 Placement = Literal["paired", "in-path"]
 PLACEMENTS: tuple[Placement, ...] = ("paired", "in-path")
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-TAP = "relu_1"
+TAP, IN_PATH_TAP = "relu_1", "relu_2"
+GAINS: dict[Placement, float] = {"paired": 10.0, "in-path": 1.5}
 
 
 def small_network(dtype: str, width: int, depth: int) -> Any:
@@ -43,14 +45,46 @@ def small_network(dtype: str, width: int, depth: int) -> Any:
     return model
 
 
-def hardened_network(model: Any, placement: Placement) -> Any:
-    """The model with the op behind one ReLU, whose perturbed map is a further output."""
-    from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
-    from kdguard.graph_passes.op import SvdPerturbAttributes
-    from kdguard.runtime.session import expose_taps
+def hardened_network(model: Any, placement: Placement, *, exposed: bool = True) -> Any:
+    """The model with the op behind one ReLU.
 
-    attributes = SvdPerturbAttributes(rank=4, gain=1.5 if placement == "in-path" else 10.0)
-    return expose_taps(InsertSvdPerturb([TAP], attributes, placement=placement)(model).model, [TAP])
+    Args:
+        exposed: the perturbed map is a further output.
+    """
+    return _hardened(model, {TAP: placement}, [TAP] if exposed else [])
+
+
+def hardened_twice(model: Any) -> Any:
+    """The model with a paired node and, behind it, one in the path; both perturbed maps are further outputs."""
+    return _hardened(model, {TAP: "paired", IN_PATH_TAP: "in-path"}, [TAP, IN_PATH_TAP])
+
+
+def _hardened(model: Any, placements: Mapping[str, Placement], exposed: Sequence[str]) -> Any:
+    from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
+    from kdguard.graph_passes.layers import infer_value_infos
+    from kdguard.graph_passes.op import SvdPerturbAttributes
+
+    sites = [
+        Site(layer, SvdPerturbAttributes(rank=4, gain=GAINS[placement]), placement)
+        for layer, placement in placements.items()
+    ]
+    hardened = InsertSvdPerturb(sites=sites)(model).model
+    types = infer_value_infos(hardened)
+    hardened.graph.output.extend(types[layer] for layer in exposed)
+    return hardened
+
+
+def output_error(found: np.ndarray, expected: np.ndarray, sixteen_bits: bool) -> float:
+    """How far an output lies from what is expected: the largest error, of the largest value.
+
+    Args:
+        sixteen_bits: of the maps. Then root mean squares instead: a paired node leaves alone what could not be taken
+            back exactly, and next to zero the last bit of an element decides about that.
+    """
+    away, scale = found.astype(np.float64) - expected.astype(np.float64), expected.astype(np.float64)
+    if sixteen_bits:
+        return float(np.linalg.norm(away) / np.linalg.norm(scale))
+    return float(np.abs(away).max() / np.abs(scale).max())
 
 
 def build_native_library(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 State = Literal["passed", "failed", "skipped"]
+TimingState = Literal["timed", "failed", "skipped"]
 VERSION = 1
 
 
@@ -62,6 +63,7 @@ class Timing:
 
     timing: str
     what: str
+    state: TimingState = "timed"
     milliseconds: dict[str, float] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
     rounds: int = 0
@@ -73,15 +75,33 @@ class Report:
     """Everything that one run found."""
 
     environment: Environment
-    checks: list[CheckResult]
-    timings: list[Timing]
+    checks: list[CheckResult] = field(default_factory=list)
+    timings: list[Timing] = field(default_factory=list)
     version: int = VERSION
+
+    def add(self, result: CheckResult | Timing) -> None:
+        """Take in one more result."""
+        if isinstance(result, CheckResult):
+            self.checks.append(result)
+        else:
+            self.timings.append(result)
 
     @property
     def passed(self) -> bool:
-        """Whether something was checked and nothing failed."""
-        states = {result.state for result in self.checks}
-        return "passed" in states and "failed" not in states
+        """Whether something was checked or timed and nothing failed."""
+        states = {result.state for result in self.checks} | {timing.state for timing in self.timings}
+        return bool(states & {"passed", "timed"}) and "failed" not in states
+
+    @classmethod
+    def read(cls, source: Path) -> Report:
+        """What `write` wrote."""
+        found = json.loads(source.read_bytes())
+        return cls(
+            Environment(**found["environment"]),
+            [CheckResult(**result) for result in found["checks"]],
+            [Timing(**timing) for timing in found["timings"]],
+            found["version"],
+        )
 
     def write(self, target: Path) -> None:
         """Write the JSON file, whole or not at all."""

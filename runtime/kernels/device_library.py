@@ -101,6 +101,21 @@ class DeviceLibrary:
         if code := getattr(self._library, name)(*arguments):
             raise DeviceError(f"{name}: {self._library.kdguard_error_text(code).decode()}")
 
+    def release(self, name: str, handle: Any, *, quietly: bool = False) -> None:
+        """Give back what another call made.
+
+        Args:
+            quietly: something has failed before. After a fault on the device every call fails, and the first is the one
+                to be told of.
+
+        Raises:
+            DeviceError: it cannot be given back, and that is not to be kept quiet.
+        """
+        if quietly:
+            getattr(self._library, name)(handle)
+        else:
+            self.call(name, handle)
+
     def obstacle(self) -> str:
         """Why kernels cannot run on the current device; empty where they can."""
         code = self._library.kdguard_cuda_obstacle()
@@ -119,8 +134,10 @@ class DeviceLibrary:
         self.call("kdguard_allocate", ctypes.byref(address), max(size, 1))
         try:
             yield address.value or 0
-        finally:
-            self.call("kdguard_free", address)
+        except BaseException:
+            self.release("kdguard_free", address, quietly=True)
+            raise
+        self.release("kdguard_free", address)
 
     @contextmanager
     def upload(self, array: Array) -> Iterator[int]:

@@ -20,12 +20,17 @@ constexpr long long GRAM_PARTIAL_FLOATS = 4 << 20;  // of an image's pieces toge
 constexpr int MEAN_THREADS = 256;
 constexpr long long MEAN_PIECES = 64, MEAN_PIECE = 4096;
 
-// Turing has fewer registers to spare for addresses: with 4 channels under way, sums of 64 channels spill.
+// Shared memory that the blocks of a multiprocessor have together: Turing's, and the least of those after it.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-constexpr std::size_t GRAM_SHARED_OF_ALL = 64 * 1024;  // that the blocks of a multiprocessor have together
-constexpr int GRAM_AHEAD = 2;                          // channels that a warp loads at a time
+constexpr std::size_t GRAM_SHARED_OF_ALL = 64 * 1024;
 #else
-constexpr std::size_t GRAM_SHARED_OF_ALL = 100 * 1024;  // the least of those after it
+constexpr std::size_t GRAM_SHARED_OF_ALL = 100 * 1024;
+#endif
+
+// Channels that a warp loads at a time. With 4 under way beside the sums of 64, ptxas spills for sm_75 and sm_80.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 860
+constexpr int GRAM_AHEAD = 2;
+#else
 constexpr int GRAM_AHEAD = 4;
 #endif
 

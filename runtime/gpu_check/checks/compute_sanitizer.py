@@ -36,7 +36,7 @@ def _folder_of_nvcc() -> str:
 
 def _run(context: Context, sanitizer: str, tool: str) -> CheckResult:
     program = [sys.executable, "-m", "kdguard.runtime.gpu_check", "--library", str(context.library.path), "--small"]
-    program += ["--only", "kernels", "projector", "--out", str(context.folder / f"{tool}.json")]
+    program += ["--in-process", "--only", "kernels", "projector", "--out", str(context.folder / f"{tool}.json")]
     command = [sanitizer, "--tool", tool, "--error-exitcode", str(FOUND), *program]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603

@@ -12,13 +12,14 @@ from kdguard.runtime.gpu_check.network import (
     build_native_library,
     cuda_session,
     hardened_network,
+    output_error,
     small_network,
 )
 from kdguard.runtime.gpu_check.report import CheckResult, compared
 
 SIZE = (61, 83)
 LIMITS = {"float32": 1e-4, "float16": 2e-2}
-"""Of the largest value; whole networks, TF32 switched off."""
+"""As `output_error` counts; whole networks, TF32 switched off."""
 NAME = "onnxruntime-cuda"
 
 
@@ -32,10 +33,5 @@ def check(context: Context) -> Iterator[CheckResult]:
             expected = cuda_session(model, "cpu", None).run(None, {"image": image})
             for name, native in (("native kernels", library), ("functions", None)):
                 found = cuda_session(model, "cuda", native).run(None, {"image": image})
-                error = max(map(_error, found, expected))
+                error = max(output_error(*both, dtype == "float16") for both in zip(found, expected, strict=True))
                 yield compared(NAME, f"{placement}, {dtype}, {name}", error, limit)
-
-
-def _error(found: np.ndarray, expected: np.ndarray) -> float:
-    scale = np.abs(expected.astype(np.float64)).max()
-    return float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max() / scale)

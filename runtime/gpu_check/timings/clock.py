@@ -23,9 +23,9 @@ class EventClock:
             self._library.call("kdguard_create_event", ctypes.byref(event))
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for event in self._events:
-            self._library.call("kdguard_destroy_event", event)
+            self._library.release("kdguard_destroy_event", event, quietly=kind is not None)
 
     def milliseconds(self, work: Callable[[], object]) -> float:
         """Time between the two events around what `work` queues on the default stream."""

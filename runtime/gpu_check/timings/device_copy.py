@@ -53,4 +53,4 @@ def _measure(context: Context, maps: np.ndarray, dtype: str, rounds: int) -> Tim
         taken = medians(works, clock.milliseconds, rounds)
     ratios = {f"{name} / copy": round(taken[name] / taken["copy"], 4) for name in taken if name != "copy"}
     size = "x".join(map(str, maps.shape[1:]))
-    return Timing(NAME, f"rank 4 on {size} of noise, {dtype}", taken, ratios, rounds)
+    return Timing(NAME, f"rank 4 on {size} of noise, {dtype}", "timed", taken, ratios, rounds)
