@@ -59,8 +59,8 @@ class OpenedModel:
     def with_key(self, key: GateSecret | bytes | None) -> OpenedModel:
         """The same model for another caller, whose key this one does not see; sessions are shared.
 
-        The first call starts the session for hints, where the model has some; the others cost nothing. The models may be
-        asked at the same time from several threads.
+        The first call starts the session for hints, where the model has some; the others cost nothing. All may be asked
+        at the same time, from several threads.
         """
         if self._hint_outputs:
             _ = self._hinting  # a copy would start its own
