@@ -29,9 +29,9 @@ def gpu_table(rows: Sequence[dict[str, Any]]) -> str:
     copied = "reached" if worst <= GOAL_OVER_COPY else "missed"
     decomposed = "reached" if faster["linalg.svd"] >= GOAL_UNDER_SVD else "missed"
     text = (
-        f"{gpu}; {passed} of {len(checks)} checks passed. Figures behind commas are ratios to the copy. The op takes at most "
-        f"{number(worst, 1)} copies (goal {GOAL_OVER_COPY:g}: {copied}) and is {faster['linalg.svd']:.0f} times as fast as "
-        f"torch.linalg.svd with the same change and {faster['svd_lowrank']:.0f} times as fast as torch.svd_lowrank (goal "
-        f"{GOAL_UNDER_SVD}: {decomposed})."
+        f"{gpu}; {passed} of {len(checks)} checks passed. Figures behind commas are ratios to the copy. The op takes at "
+        f"most {number(worst, 1)} copies (goal {GOAL_OVER_COPY:g}: {copied}) and is {faster['linalg.svd']:.0f} times as "
+        f"fast as torch.linalg.svd with the same change and {faster['svd_lowrank']:.0f} times as fast as "
+        f"torch.svd_lowrank (goal {GOAL_UNDER_SVD}: {decomposed})."
     )
     return table(["map", "copy", "op", "op with its change", "Gram matrix alone", "restorer"], lines) + f"\n\n{text}"

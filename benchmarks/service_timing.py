@@ -1,6 +1,6 @@
-"""Whether response times of the example service tell callers without a key apart: none, malformed, unknown, one bit off.
+"""Whether response times of the example service tell callers without a key apart.
 
-By turns in an order shuffled anew every round, over loopback; p values of Mann-Whitney tests of each class against calls
+None, malformed, unknown, one bit off, revoked: by turns in an order shuffled anew every round, over loopback; p values of Mann-Whitney tests of each class against calls
 without a key, and of a second sample of those against the first.
 """
 
