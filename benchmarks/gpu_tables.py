@@ -28,10 +28,11 @@ def gpu_table(rows: Sequence[dict[str, Any]]) -> str:
     gpu = report["environment"]["gpu"]
     copied = "reached" if worst <= GOAL_OVER_COPY else "missed"
     decomposed = "reached" if faster["linalg.svd"] >= GOAL_UNDER_SVD else "missed"
+    copies_taken, times_svd, times_lowrank = (number(worst, 1), *(f"{value:.0f}" for value in faster.values()))
     text = (
         f"{gpu}; {passed} of {len(checks)} checks passed. Figures behind commas are ratios to the copy. The op takes at "
-        f"most {number(worst, 1)} copies (goal {GOAL_OVER_COPY:g}: {copied}) and is {faster['linalg.svd']:.0f} times as "
-        f"fast as torch.linalg.svd with the same change and {faster['svd_lowrank']:.0f} times as fast as "
-        f"torch.svd_lowrank (goal {GOAL_UNDER_SVD}: {decomposed})."
+        f"most {copies_taken} copies (goal {GOAL_OVER_COPY:g}: {copied}) and is {times_svd} times as fast as "
+        f"torch.linalg.svd with the same change and {times_lowrank} times as fast as torch.svd_lowrank "
+        f"(goal {GOAL_UNDER_SVD}: {decomposed})."
     )
     return table(["map", "copy", "op", "op with its change", "Gram matrix alone", "restorer"], lines) + f"\n\n{text}"
