@@ -30,8 +30,8 @@ def gpu_table(rows: Sequence[dict[str, Any]]) -> str:
     decomposed = "reached" if faster["linalg.svd"] >= GOAL_UNDER_SVD else "missed"
     copies_taken, times_svd, times_lowrank = (number(worst, 1), *(f"{value:.0f}" for value in faster.values()))
     text = (
-        f"{gpu}; {passed} of {len(checks)} checks passed. Figures behind commas are ratios to the copy. The op takes at "
-        f"most {copies_taken} copies (goal {GOAL_OVER_COPY:g}: {copied}) and is {times_svd} times as fast as "
+        f"{gpu}; {passed} of {len(checks)} checks passed. Figures behind commas are ratios to the copy. The op takes "
+        f"at most {copies_taken} copies (goal {GOAL_OVER_COPY:g}: {copied}) and is {times_svd} times as fast as "
         f"torch.linalg.svd with the same change and {times_lowrank} times as fast as torch.svd_lowrank "
         f"(goal {GOAL_UNDER_SVD}: {decomposed})."
     )

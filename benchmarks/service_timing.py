@@ -1,7 +1,7 @@
 """Whether response times of the example service tell callers without a key apart.
 
-None, malformed, unknown, one bit off, revoked: by turns in an order shuffled anew every round, over loopback; p values of
-Mann-Whitney tests of each class against calls without a key, and of a second sample of those against the first.
+None, malformed, unknown, one bit off, revoked: by turns in an order shuffled anew every round, over loopback; p values
+of Mann-Whitney tests of each class against calls without a key, and of a second sample of those against the first.
 """
 
 from __future__ import annotations
