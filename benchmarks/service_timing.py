@@ -1,6 +1,8 @@
-"""Whether the example service's response times tell callers without a key apart: no key, malformed, unknown, one bit off,
-revoked. By turns in an order shuffled anew every round, over loopback; p values of Mann-Whitney tests of each class against
-the calls without a key, and of two halves of those against each other."""
+"""Whether response times of the example service tell callers without a key apart.
+
+None, malformed, unknown, one bit off, revoked: by turns in an order shuffled anew every round, over loopback; p values
+of Mann-Whitney tests of each class against calls without a key, and of a second sample of those against the first.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ SIDE = 64
 
 
 def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kdguard_example_service", ROOT / "examples" / "service" / "app.py")
+    path = ROOT / "examples" / "service" / "app.py"
+    spec = importlib.util.spec_from_file_location("kdguard_example_service", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -108,7 +111,7 @@ def main() -> None:
         server.should_exit = True
         thread.join(10)
     write_results(
-        what="response times of callers without a valid key; p values of Mann-Whitney tests against calls without a key",
+        what="response times of callers without a valid key; p of Mann-Whitney tests against calls without a key",
         rounds=ROUNDS,
         holders=HOLDERS,
         image=[SIDE, SIDE],

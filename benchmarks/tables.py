@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import authorised
+import gpu_tables
 import key_gate_tables
 import published_box
 import red_team_tables
@@ -218,6 +219,7 @@ PARTS: dict[str, tuple[str, str | None, Callable[[Sequence[Row]], str]]] = {
     "latency of nodes": ("docs/hardening.md", "zoo_latency", node_time_table),
     "native op": ("docs/native.md", "op_latency", native_table),
     "native parity": ("docs/native.md", "zoo_latency", parity_sentence),
+    "gpu check": ("docs/native.md", "gpu_check", gpu_tables.gpu_table),
     "sealing": ("docs/box.md", "sealing", sealing_table),
     "undo": ("docs/hardening.md", "feature_undo", undo_table),
     "key gate attacks": ("docs/key-gate.md", "key_gate_hardness", key_gate_tables.attacks_table),
@@ -258,7 +260,8 @@ def part(name: str, results: Path = RESULTS) -> str:
     source = results / f"{benchmark}.json"
     if not source.is_file():
         return f"Not recorded yet: `python benchmarks/{benchmark}.py > benchmarks/results/{benchmark}.json`."
-    return build(json.loads(source.read_text())["results"])
+    content = json.loads(source.read_text())
+    return build(content.get("results", [content]))
 
 
 def filled(text: str, name: str, content: str) -> str:

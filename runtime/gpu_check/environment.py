@@ -30,7 +30,7 @@ def describe_environment(library: DeviceLibrary) -> Environment:
         gpu=library.describe(),
         driver=_answer("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
         nvcc=_answer(nvcc_name(), "--version") if has_nvcc() else "",
-        commit=_answer("git", "-C", str(SOURCES.resolve()), "rev-parse", "HEAD"),
+        commit=_answer("git", "-C", str(SOURCES.resolve()), "describe", "--always", "--dirty", "--abbrev=40"),
         kernels=fingerprint(),
         packages={name: found for name in PACKAGES if (found := _version(name))},
     )

@@ -2,7 +2,9 @@
 // work, images), with at most 65535 images, since that is what the second axis of a grid takes. `svd_perturb.cuh`
 // launches them.
 #include "amplify.cuh"
+#include "amplify_held.cuh"
 #include "gram.cuh"
+#include "gram_mma.cuh"
 #include "top_k_projector.cuh"
 
 #if defined(__CUDACC__)
@@ -71,6 +73,23 @@ KDGUARD_AMPLIFY(kdguard_amplify_float, float)
 KDGUARD_AMPLIFY(kdguard_amplify_half, Half)
 KDGUARD_AMPLIFY(kdguard_amplify_bfloat16, Bfloat16)
 
+// The same by `amplify_held`. Grid: (HELD_THREADS pairs of positions per block, images). Dynamic shared memory: HELD_RANK *
+// CHANNELS floats.
+template <class Element, int CHANNELS>
+__global__ void __launch_bounds__(HELD_THREADS)
+    kdguard_amplify_held(Settings settings, const Element* map, const float* rows, const float* offsets,
+                         const float* mean, const float* excess, const float* strength, float stated, long long length,
+                         int channels, Element* output, float* change) {
+    float* const shared = dynamic_shared();
+    const std::size_t image = blockIdx.y, offset = image * channels * length;
+    const float applied = applied_strength(strength == nullptr ? &stated : strength);
+    amplify_held<Element, CHANNELS>(settings, map + offset, rows + image * settings.rank * channels,
+                                    offsets + image * settings.rank, mean == nullptr ? nullptr : mean + image * channels,
+                                    excess[image], applied, length, channels,
+                                    static_cast<long long>(blockIdx.x) * HELD_THREADS + threadIdx.x, shared,
+                                    output + offset, change == nullptr ? nullptr : change + offset);
+}
+
 // Grid: (pieces * channels, images). Dynamic shared memory: 32 floats. sums: [N, C, pieces].
 template <class Element>
 __global__ void __launch_bounds__(MEAN_THREADS)
@@ -114,6 +133,24 @@ __global__ void __launch_bounds__(GRAM_THREADS, (GRAM_BLOCKS<SIDE, SAME>))
     gram_piece<Element, SIDE, SAME>(map + image * shape.channels * shape.positions(), shape, stride,
                                     mean == nullptr ? nullptr : mean + image * shape.channels, first, second, start,
                                     end < plan.count ? end : plan.count, own, shared);
+}
+
+// Up to 64 channels by matrix units, where the GPU has them. Grid: (pieces, images). Dynamic shared memory:
+// gram_shared_bytes<true>(64), which is more than 64 * 64 floats.
+template <class Element>
+__global__ void __launch_bounds__(GRAM_THREADS, 2)
+    kdguard_gram_mma(MapShape shape, GramPlan plan, const Element* map, float* partial) {
+    float* const shared = dynamic_shared();
+    const std::size_t image = blockIdx.y;
+    const long long start = blockIdx.x * plan.piece, end = start + plan.piece;
+    const long long last = end < plan.count ? end : plan.count;
+    const Element* own = map + image * shape.channels * shape.positions();
+    float* sums = partial + (image * plan.pieces + blockIdx.x) * plan.partial_floats();
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    gram_piece_mma(own, shape, start, last, sums, shared);
+#else
+    gram_piece<Element, 64, true>(own, shape, 1, nullptr, 0, 0, start, last, sums, shared);
+#endif
 }
 
 // Grid: (blocks, images), a thread per entry of a piece.

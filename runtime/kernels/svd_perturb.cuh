@@ -86,8 +86,13 @@ template <class Element, int SIDE>
 void launch_gram(Launches& launch, const Settings& settings, const MapShape& shape, const GramPlan& plan,
                  const Element* map, const float* mean, float* partial, float* gram) {
     const long long others = plan.pairs() - plan.panels;
-    launch(grid_of(plan.pieces * plan.panels, shape.images), GRAM_THREADS, gram_shared_bytes<true>(SIDE),
-           kdguard_gram_pieces<Element, SIDE, true>, shape, settings.stride, plan, map, mean, partial);
+    if (SIDE == 64 && gram_fits_mma(shape, settings.stride, mean != nullptr, map)) {
+        launch(grid_of(plan.pieces, shape.images), GRAM_THREADS, gram_shared_bytes<true>(64),
+               kdguard_gram_mma<Element>, shape, plan, map, partial);
+    } else {
+        launch(grid_of(plan.pieces * plan.panels, shape.images), GRAM_THREADS, gram_shared_bytes<true>(SIDE),
+               kdguard_gram_pieces<Element, SIDE, true>, shape, settings.stride, plan, map, mean, partial);
+    }
     if (SIDE == 64 && others > 0) {
         launch(grid_of(plan.pieces * others, shape.images), GRAM_THREADS, gram_shared_bytes<false>(64),
                kdguard_gram_pieces<Element, 64, false>, shape, settings.stride, plan, map, mean, partial);
@@ -168,9 +173,19 @@ void perturb_group(Launches& launch, const Settings& settings, const MapShape& s
     const std::size_t keyed = static_cast<std::size_t>(TAIL_GROUPS) * settings.rank * settings.rank;
     launch(grid_of(shape.images, 1), 4 * WARP, (WARP + keyed) * sizeof(float), kdguard_prepare_rows, settings, gram,
            vectors, mean, channels, rows, offsets, excess);
-    launch(grid_of(pieces_of(shape.positions(), amplify_positions(channels, settings)), shape.images), AMPLIFY_THREADS,
+    const long long length = shape.positions();
+    if (amplifies_held(settings, channels, length, map, output, change)) {
+        const auto kernel = channels <= 16   ? kdguard_amplify_held<Element, 16>
+                            : channels <= 32 ? kdguard_amplify_held<Element, 32>
+                                             : kdguard_amplify_held<Element, HELD_CHANNELS>;
+        launch(grid_of(pieces_of(length, 2 * HELD_THREADS), shape.images), HELD_THREADS,
+               HELD_RANK * HELD_CHANNELS * sizeof(float), kernel, settings, map, rows, offsets, mean, excess, strength,
+               stated, length, channels, output, change);
+        return;
+    }
+    launch(grid_of(pieces_of(length, amplify_positions(channels, settings)), shape.images), AMPLIFY_THREADS,
            amplify_shared_bytes(channels, settings), amplify_kernel(map), settings, map, rows, offsets, mean, excess,
-           strength, stated, static_cast<long long>(shape.positions()), channels, output, change);
+           strength, stated, length, channels, output, change);
 }
 
 // Calls `work(group's shape, first element, first image)` for one group of images after the other.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +13,17 @@ from kdguard.runtime.gpu_check.context import Context
 from kdguard.runtime.gpu_check.report import CheckResult, compared
 from kdguard.runtime.gpu_check.subjects import VARIANTS, PlainAttributes, exact_gram, feature_maps, worst
 
-SHAPES = ((2, 17, 23, 31), (1, 64, 90, 117), (5, 3, 9), (1, 130, 6, 6), (1, 48, 5, 6, 7), (1, 512, 40, 41))
-SMALL_SHAPES = ((1, 17, 4, 31), (4, 3, 9))
+SHAPES = (
+    (2, 17, 23, 31),
+    (1, 64, 90, 117),
+    (1, 64, 96, 112),  # a multiple of 16 positions and channels: what matrix units take
+    (2, 48, 20, 20),
+    (5, 3, 9),
+    (1, 130, 6, 6),
+    (1, 48, 5, 6, 7),
+    (1, 512, 40, 41),
+)
+SMALL_SHAPES = ((1, 17, 4, 31), (1, 48, 4, 16), (4, 3, 9))
 SMALL_VARIANTS = ("rank 11", "all")
 LIMITS = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 2e-2}
 """Of the largest value: float sums of other order, and what rounding to 16 bits costs."""
@@ -63,8 +73,10 @@ def _distance(restored: Any, maps: Any, found: Any) -> float:
 def _grams(context: Context, shapes: tuple[tuple[int, ...], ...]) -> Iterator[CheckResult]:
     for centred in (False, True):
         errors = []
-        for shape in shapes:
-            maps = feature_maps(shape) + np.float32(3)
+        for shape, name in itertools.product(shapes, LIMITS):
+            if (dtype := _type(name)) is None:
+                continue
+            maps = (feature_maps(shape) + np.float32(3)).astype(dtype)
             for stride in (1, 2):
                 attributes = PlainAttributes(centred=centred, stride=stride)
                 expected = exact_gram(maps, attributes)
