@@ -37,14 +37,26 @@ def read_image(path: Path, channels: int) -> Image:
     """
     try:
         with PilImage.open(path) as image:
-            if image.mode == "F":
-                raise UserError(f"{path}: floating-point images are not read; save it with 8 or 16 bits")
-            if image.mode.startswith("I;16") or image.mode == "I":
-                values = np.asarray(image, dtype=np.float32)[..., None] / np.float32(65535)
-                return np.repeat(values, channels, axis=-1)
-            pixels = np.asarray(image.convert(_MODES[channels]), dtype=np.float32) / np.float32(255)
+            return pixels_of(image, channels)
+    except NotImplementedError as error:
+        raise UserError(f"{path}: {error}; save it with 8 or 16 bits") from error
     except (UnidentifiedImageError, OSError, ValueError, PilImage.DecompressionBombError) as error:
         raise UserError(f"{path}: not a readable image ({error}); remove or replace it") from error
+
+
+def pixels_of(image: PilImage.Image, channels: int) -> Image:
+    """An opened image of 8 or 16 bits as float32 [H, W, channels] in [0, 1]; alpha is dropped.
+
+    Raises:
+        NotImplementedError: it holds floating-point values.
+        OSError, ValueError: it is damaged.
+    """
+    if image.mode == "F":
+        raise NotImplementedError("floating-point images are not read")
+    if image.mode.startswith("I;16") or image.mode == "I":
+        values = np.asarray(image, dtype=np.float32)[..., None] / np.float32(65535)
+        return np.repeat(values, channels, axis=-1)
+    pixels = np.asarray(image.convert(_MODES[channels]), dtype=np.float32) / np.float32(255)
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 

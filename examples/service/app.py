@@ -17,14 +17,15 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+import anyio.to_thread
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi.concurrency import run_in_threadpool
-from numpy.typing import NDArray
+from fastapi.responses import JSONResponse
 from PIL import Image as PilImage
 from safetensors.numpy import save
 
 from kdguard.export.errors import UserError
+from kdguard.export.image_pairs import pixels_of
 from kdguard.export.onnx_files import load_onnx
 from kdguard.export.tasks import Image
 from kdguard.graph_passes.key_gate import GateSecret, KeyDigest, read_gate
@@ -32,7 +33,10 @@ from kdguard.runtime import OpenedModel, open_model
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 4096 * 4096
+AT_ONCE = 4
+"""Requests that are worked on; others wait. What a request takes, decoding included, is memory."""
 NOT_FOR_YOU = "hints are for key holders"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 log = logging.getLogger("kdguard.service")
 
@@ -41,42 +45,46 @@ def create_app(model_path: Path) -> FastAPI:
     """The service.
 
     Raises:
-        UserError: the model cannot be opened, or has no gate.
+        UserError: the model cannot be opened, or has no gate with hints.
     """
     gate = read_gate(load_onnx(model_path))
-    if gate is None:
-        raise UserError(f"{model_path} has no key gate; `kdguard gate` puts one in")
-    model = open_model(model_path)
+    if gate is None or not gate.hints:
+        raise UserError(f"{model_path} has no key gate with hints; `kdguard gate --hints` puts one in")
+    model = open_model(model_path).with_key(None)  # starts the session for hints before anybody asks
     app = FastAPI(title="kdguard example service", openapi_url=None)
+    limiter = anyio.CapacityLimiter(AT_ONCE)
 
     @app.get("/health")
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.post("/restore")
     async def restore(request: Request) -> Response:
-        image = decode(await limited_body(request), model.card.channels)
-        key = key_of(request.headers.get("authorization"))
-        restored = await run_in_threadpool(model.with_key(key).restore, image)
-        return Response(encode(restored), media_type="image/png")
+        body, key = await limited_body(request), key_of(request.headers.get("authorization"))
+        restored = await anyio.to_thread.run_sync(restored_png, model.with_key(key), body, limiter=limiter)
+        return Response(restored, media_type="image/png")
 
     @app.post("/hints")
     async def hints(request: Request) -> Response:
-        image = decode(await limited_body(request), model.card.channels)
-        key = key_of(request.headers.get("authorization"))
+        body, key = await limited_body(request), key_of(request.headers.get("authorization"))
         holder = find_holder(gate.digests, KeyDigest.of(key, gate.seed))
-        found = await run_in_threadpool(answer_with_hints, model.with_key(key), image)
+        found = await anyio.to_thread.run_sync(answer_with_hints, model.with_key(key), body, limiter=limiter)
         if holder is None or found is None:
             raise HTTPException(403, NOT_FOR_YOU)
         log.info("hints for holder %s", holder)
-        return Response(save(found), media_type="application/octet-stream")
+        return Response(found, media_type="application/octet-stream")
+
+    @app.exception_handler(UserError)
+    async def refuse(_: Request, error: UserError) -> Response:
+        log.warning("an image was not restored: %s", error)
+        return JSONResponse({"detail": "the model does not restore this image"}, 422)
 
     return app
 
 
 def key_of(header: str | None) -> GateSecret:
     """What the caller sent; something random in place of what is no key, so that it goes the same way."""
-    sent = re.fullmatch(r"Bearer ([0-9a-fA-F]{64})", header or "")
+    sent = re.fullmatch(r"(?i:Bearer) +([0-9a-fA-F]{64})", header or "")
     instead = secrets.token_bytes(32)
     return GateSecret(bytes.fromhex(sent[1]) if sent else instead)
 
@@ -90,16 +98,20 @@ def find_holder(digests: Sequence[KeyDigest], sent: KeyDigest) -> str | None:
     return found
 
 
-def answer_with_hints(model: OpenedModel, image: Image) -> dict[str, NDArray[np.float32]] | None:
-    """The restored image and the hints by name; None where the gate stays shut, after the same work."""
+def restored_png(model: OpenedModel, body: bytes) -> bytes:
+    return encode(model.restore(decode(body, model.card.channels)))
+
+
+def answer_with_hints(model: OpenedModel, body: bytes) -> bytes | None:
+    """The restored image and the hints as safetensors; None where the gate stays shut, after the same work."""
+    image = decode(body, model.card.channels)
     restored = model.restore(image)
     try:
         hints = model.hints(image)
     except UserError:
         return None
-    return {"restored": np.ascontiguousarray(restored, np.float32)} | {
-        f"hint/{layer}": np.ascontiguousarray(values) for layer, values in hints.items()
-    }
+    named = {"restored": restored} | {f"hint/{layer}": values for layer, values in hints.items()}
+    return save({name: np.ascontiguousarray(values, np.float32) for name, values in named.items()})
 
 
 async def limited_body(request: Request) -> bytes:
@@ -113,15 +125,23 @@ async def limited_body(request: Request) -> bytes:
 
 
 def decode(content: bytes, channels: int) -> Image:
-    """A PNG file as [H, W, channels], 0 black and 1 white; 413 or 422 where it is none that is taken."""
+    """A PNG file as [H, W, channels], 0 black and 1 white, read as `kdguard` reads files.
+
+    Raises:
+        HTTPException: 415 where it is no PNG, 413 where it is too large, 422 where it is damaged.
+    """
+    if not content.startswith(SIGNATURE):
+        raise HTTPException(415, "the body is no PNG image")
+    too_large = HTTPException(413, f"at most {MAX_PIXELS} pixels are taken")
     try:
         with PilImage.open(io.BytesIO(content), formats=["PNG"]) as picture:
             if picture.width * picture.height > MAX_PIXELS:  # told by the header, before anything is unpacked
-                raise HTTPException(413, f"at most {MAX_PIXELS} pixels are taken")
-            pixels = np.asarray(picture.convert("RGB" if channels == 3 else "L"), np.float32) / np.float32(255)
-    except (OSError, SyntaxError, ValueError, PilImage.DecompressionBombError) as error:
-        raise HTTPException(422, "the body is no PNG image, or a damaged one") from error
-    return pixels if channels == 3 else pixels[:, :, None]
+                raise too_large
+            return pixels_of(picture, channels)
+    except PilImage.DecompressionBombError as error:
+        raise too_large from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise HTTPException(422, "the PNG image is damaged") from error
 
 
 def encode(image: Image) -> bytes:

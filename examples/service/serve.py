@@ -11,6 +11,9 @@ from app import create_app
 
 from kdguard.export.errors import UserError
 
+MOST_CONNECTIONS = 64
+"""More are answered with 503; each may send a body as large as the service takes."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -24,7 +27,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     # The access log of uvicorn names addresses and paths; headers, and with them keys, are in no log.
-    uvicorn.run(app, host=given.host, port=given.port)
+    uvicorn.run(app, host=given.host, port=given.port, limit_concurrency=MOST_CONNECTIONS)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +22,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from PIL import Image as PilImage
 from safetensors.numpy import load
 
@@ -75,9 +80,9 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def client(service: ModuleType, gated: Path) -> Iterator[httpx.Client]:
-    server = uvicorn.Server(uvicorn.Config(service.create_app(gated), port=0, log_level="info", lifespan="off"))
+@contextmanager
+def serving(app: FastAPI) -> Iterator[httpx.Client]:
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -88,6 +93,12 @@ def client(service: ModuleType, gated: Path) -> Iterator[httpx.Client]:
         yield client
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def client(service: ModuleType, gated: Path) -> Iterator[httpx.Client]:
+    with serving(service.create_app(gated)) as client:
+        yield client
 
 
 def png(image: np.ndarray) -> bytes:
@@ -148,31 +159,85 @@ def test_what_no_holder_sends_goes_the_whole_way(
     assert (len(compared), len(asked)) == (2 * len(callers), len(callers))
 
 
-def test_callers_at_once_do_not_mix(client: httpx.Client) -> None:
-    senders = [f"Bearer {ALICE.value.hex()}", None, f"Bearer {REVOKED.value.hex()}", f"Bearer {BOB.value.hex()}"] * 5
+def test_answers_to_different_keys_at_once_are_whose_they_are(client: httpx.Client, gated: Path) -> None:
+    """Each with an image of its own, so that a mixed-up answer shows."""
+    pictures = [photograph(48, offset) for offset in (0, 100, 200)]
+    expected = [open_model(gated, ALICE).hints(picture.astype(np.float32) / 255)["b"] for picture in pictures]
+    asked = [(index, key) for index in range(3) for key in (ALICE, None, BOB, REVOKED)] * 2
+
+    def ask(index: int, key: GateSecret | None) -> httpx.Response:
+        sent = headers(key and f"Bearer {key.value.hex()}")
+        return client.post("/hints", content=png(pictures[index]), headers=sent)
+
     with ThreadPoolExecutor(8) as pool:
-        codes = list(
-            pool.map(lambda sent: client.post("/hints", content=png(IMAGE), headers=headers(sent)).status_code, senders)
-        )
-    assert codes == [200, 403, 403, 200] * 5
+        answers = list(pool.map(ask, *zip(*asked, strict=True)))
+    for (index, key), answer in zip(asked, answers, strict=True):
+        assert answer.status_code == (200 if key in (ALICE, BOB) else 403)
+        if answer.status_code == 200:
+            np.testing.assert_allclose(load(answer.content)["hint/b"], expected[index], atol=1e-5)
 
 
-def test_images_that_are_none(client: httpx.Client, service: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = png(IMAGE)
-    jpeg = io.BytesIO()
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a few bytes that claims to be a square of this side."""
+    size = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    # A header in a later place counts for Pillow as well.
+    return png(IMAGE)[:33] + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("path", ["/restore", "/hints"])
+@pytest.mark.parametrize("sent", [None, f"Bearer {ALICE.value.hex()}"])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_images_that_are_not_taken(client: httpx.Client, path: str, sent: str | None) -> None:
+    whole, jpeg = png(IMAGE), io.BytesIO()
     PilImage.fromarray(IMAGE).save(jpeg, format="JPEG")
-    for body in (b"", b"text", whole[: len(whole) // 2], jpeg.getvalue()):
-        for path in ("/restore", "/hints"):
-            answer = client.post(path, content=body)
-            assert (answer.status_code, answer.json()) == (
-                422,
-                {"detail": "the body is no PNG image, or a damaged one"},
-            )
-    monkeypatch.setattr(service, "MAX_PIXELS", 47 * 48)
-    assert client.post("/restore", content=whole).status_code == 413
-    monkeypatch.setattr(service, "MAX_BYTES", 100)
-    assert client.post("/restore", content=whole).status_code == 413
+    for body, status, why in (
+        (b"", 415, "the body is no PNG image"),
+        (b"text", 415, "the body is no PNG image"),
+        (jpeg.getvalue(), 415, "the body is no PNG image"),
+        (whole[: len(whole) // 2], 422, "the PNG image is damaged"),
+        (whole[:8], 422, "the PNG image is damaged"),
+        (bomb(4097), 413, "at most 16777216 pixels are taken"),
+        (bomb(20_000), 413, "at most 16777216 pixels are taken"),
+        (bomb(2**31 - 1), 413, "at most 16777216 pixels are taken"),
+    ):
+        answer = client.post(path, content=body, headers=headers(sent))
+        assert (answer.status_code, answer.json()) == (status, {"detail": why})
     assert client.get("/health").json() == {"status": "ok"}
+
+
+def test_bodies_that_are_too_large(client: httpx.Client, service: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MAX_BYTES", 2**20)
+    answer = client.post("/restore", content=iter([bytes(2**20), b"0"]))
+    assert (answer.status_code, answer.json()) == (413, {"detail": "at most 1 MiB are taken"})
+
+
+@pytest.mark.parametrize("kind", ["gray", "alpha", "16 bits"])
+def test_pixels_of_other_kinds_are_read_as_kdguard_reads_files(client: httpx.Client, kind: str) -> None:
+    gray = np.ascontiguousarray(IMAGE[..., 0])
+    same = np.repeat(gray[..., None], 3, axis=-1)
+    body = {
+        "gray": png(gray),
+        "alpha": png(np.dstack([same, gray])),
+        "16 bits": png(gray.astype(np.uint16) * 257),
+    }[kind]
+    assert client.post("/restore", content=body).content == client.post("/restore", content=png(same)).content
+
+
+def test_an_image_that_the_model_does_not_restore(service: ModuleType, tmp_path: Path) -> None:
+    model = make_conv_net()
+    write_card(model, ModelCard(task="super-resolution", input_name="image", output_name="restored", scale=2))
+    save_onnx(gate_model(model, [ALICE], ["b"]), tmp_path / "gated.onnx")
+    with serving(service.create_app(tmp_path / "gated.onnx")) as client:
+        seen = set()
+        for path in ("/restore", "/hints"):
+            for sent in (None, f"Bearer {ALICE.value.hex()}"):
+                answer = client.post(path, content=png(IMAGE), headers=headers(sent))
+                seen.add((answer.status_code, answer.content))
+    assert seen == {(422, b'{"detail":"the model does not restore this image"}')}
 
 
 def test_no_key_is_logged(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
@@ -180,14 +245,35 @@ def test_no_key_is_logged(client: httpx.Client, caplog: pytest.LogCaptureFixture
         for sent in (*NO_HOLDERS.values(), f"Bearer {ALICE.value.hex()}"):
             client.post("/hints", content=png(IMAGE), headers=headers(sent))
     assert "hints for holder" in caplog.text
+    assert "uvicorn.access" in {record.name for record in caplog.records}, "its logs are looked at too"
     for key in (ALICE, REVOKED, flipped(ALICE)):
         assert key.value.hex()[:16] not in caplog.text
 
 
-def test_a_model_without_a_gate(service: ModuleType, tmp_path: Path) -> None:
-    save_onnx(make_conv_net(), tmp_path / "plain.onnx")
-    with pytest.raises(UserError, match="has no key gate"):
-        service.create_app(tmp_path / "plain.onnx")
-    command = [sys.executable, str(FOLDER / "serve.py"), str(tmp_path / "plain.onnx")]
+def test_models_that_it_does_not_serve(service: ModuleType, tmp_path: Path) -> None:
+    plain, without_hints = tmp_path / "plain.onnx", tmp_path / "no-hints.onnx"
+    save_onnx(make_conv_net(), plain)
+    hardened = InsertSvdPerturb(["b"], SvdPerturbAttributes(gain=10.0))(make_conv_net()).model
+    save_onnx(gate_model(hardened, [ALICE]), without_hints)
+    for path in (plain, without_hints):
+        with pytest.raises(UserError, match="has no key gate with hints"):
+            service.create_app(path)
+    command = [sys.executable, str(FOLDER / "serve.py"), str(plain)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, "has no key gate" in done.stderr) == (2, True)
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_serves(gated: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(FOLDER / "serve.py"), str(gated), "--port", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            while "running on" not in (line := process.stderr.readline()):
+                assert line, "it ended"
+            assert httpx.get(f"http://127.0.0.1:{port}/health").json() == {"status": "ok"}
+        finally:
+            process.terminate()
