@@ -1,9 +1,10 @@
-"""Whether response times of the example service tell callers without a valid key apart.
+"""Whether response times of the example service tell which keys exist.
 
-None, malformed, unknown, one bit off, revoked: by turns in an order shuffled anew every round, over loopback. Medians of the
-differences within a round to the calls without a key, with 95 % intervals; p values of Mann-Whitney tests of each class
-against those, and of a Kruskal-Wallis test of all; a second sample without a key, and calls with a right key, which
-differ on purpose, show what such a test can tell.
+Callers without a key, with a malformed one, an unknown one, one that is a bit off, and a revoked one: over loopback, in
+rounds in which every class follows every other equally often (Williams, Aust. J. Sci. Res. 1949). Medians of the
+differences within a round to an unknown key, with 95 % intervals; p of signed-rank tests of these, and of a Friedman
+test of all keys that are well formed. Second samples of two classes show what chance does; calls with a right key
+differ on purpose, and show that the tests see it.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from kdguard.graph_passes.key_gate import GateSecret, new_gate_secret
 from kdguard.graph_passes.op import SvdPerturbAttributes
 
 ROOT = Path(__file__).parent.parent
-ROUNDS, WARM_UP, HOLDERS = 400, 20, 64
+ROUNDS, WARM_UP, HOLDERS = 1200, 40, 64
 SIDE = 64
-RIGHT = "right key"
+REFERENCE, RIGHT = "unknown", "right key"
 
 
 def example() -> ModuleType:
@@ -56,47 +57,54 @@ def one_bit_off(key: GateSecret) -> GateSecret:
 
 
 def callers(holder: GateSecret) -> dict[str, str | None]:
-    """What each class sends, and a second sample of the first one."""
-    bearer = "Bearer "
+    """What each class sends."""
+    bearer, unknown = "Bearer ", new_gate_secret().value.hex()
     return {
         "no key": None,
         "no key again": None,
         "malformed": bearer + "zz",
-        "unknown": bearer + new_gate_secret().value.hex(),
+        REFERENCE: bearer + unknown,
+        f"{REFERENCE} again": bearer + unknown,
         "one bit off": bearer + one_bit_off(holder).value.hex(),
         "revoked": bearer + new_gate_secret().value.hex(),
         RIGHT: bearer + holder.value.hex(),
     }
 
 
-def measure(client: httpx.Client, path: str, sent: dict[str, str | None]) -> dict[str, object]:
+def williams_rounds(count: int, classes: int, seed: int) -> np.ndarray:
+    """Orders [count, classes] for an even number of classes: each follows each other one in one of `classes` rounds."""
+    steps = np.array([(index + 1) // 2 * (-1) ** (index + 1) for index in range(classes)])
+    square = (steps + np.arange(classes)[:, None]) % classes
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.permutation(square) for _ in range(count // classes)])
+
+
+def measure(client: httpx.Client, path: str, sent: dict[str, str | None], seed: int) -> dict[str, object]:
     crop = data.astronaut()[:SIDE, :SIDE]
     out = io.BytesIO()
     PilImage.fromarray(crop).save(out, format="PNG")
-    rng, names = np.random.default_rng(0), list(sent)
+    names = list(sent)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for done in range(-WARM_UP, ROUNDS):
-        for index in rng.permutation(len(names)):
+    for done, order in enumerate(williams_rounds(WARM_UP + ROUNDS, len(names), seed)):
+        for index in order:
             value = sent[names[index]]
             headers = {} if value is None else {"Authorization": value}
             started = time.perf_counter()
             client.post(path, content=out.getvalue(), headers=headers)
-            if done >= 0:
+            if done >= WARM_UP:
                 seconds[names[index]].append(time.perf_counter() - started)
-    plain = seconds["no key"]
-    alike = [values for name, values in seconds.items() if name != RIGHT]
-    return {
-        "kruskal_wallis_p": figure(stats.kruskal(*alike).pvalue),
-        "callers": [
-            {
-                "caller": name,
-                "median_ms": round(1000 * statistics.median(values), 3),
-                "difference_us": None if name == "no key" else difference(np.subtract(values, plain)),
-                "p": None if name == "no key" else figure(stats.mannwhitneyu(values, plain).pvalue),
+    reference = np.array(seconds[REFERENCE])
+    alike = [seconds[name] for name in (REFERENCE, f"{REFERENCE} again", "one bit off", "revoked")]
+    rows: list[dict[str, object]] = []
+    for name, values in seconds.items():
+        row: dict[str, object] = {"caller": name, "median_ms": round(1000 * statistics.median(values), 3)}
+        if name != REFERENCE:
+            row |= {
+                "difference_us": difference(values - reference),
+                "p": figure(stats.wilcoxon(values, reference).pvalue),
             }
-            for name, values in seconds.items()
-        ],
-    }
+        rows.append(row)
+    return {"path": path, "friedman_p_of_well_formed": figure(stats.friedmanchisquare(*alike).pvalue), "callers": rows}
 
 
 def difference(seconds: np.ndarray) -> dict[str, float]:
@@ -133,7 +141,7 @@ def main() -> None:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             sent = callers(holders[0])
             load = [round(value, 2) for value in os.getloadavg()]
-            results = [{"path": path, **measure(client, path, sent)} for path in ("/hints", "/restore")]
+            results = [measure(client, path, sent, seed) for seed, path in enumerate(("/hints", "/restore"))]
         server.should_exit = True
         thread.join(10)
     write_results(

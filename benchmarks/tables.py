@@ -22,6 +22,7 @@ import key_gate_tables
 import published_box
 import red_team_tables
 import scoreboards
+import service_tables
 from table_text import between, number, table
 
 ROOT = Path(__file__).parent.parent
@@ -224,6 +225,7 @@ PARTS: dict[str, tuple[str, str | None, Callable[[Sequence[Row]], str]]] = {
     "undo": ("docs/hardening.md", "feature_undo", undo_table),
     "key gate attacks": ("docs/key-gate.md", "key_gate_hardness", key_gate_tables.attacks_table),
     "key gate costs": ("docs/key-gate.md", "key_gate", key_gate_tables.costs_text),
+    "service timing": ("docs/key-gate.md", "service_timing", service_tables.timing_table),
     "strip": ("docs/threat-model.md", "zoo_harden", strip_sentence),
     "recipes": ("docs/attacks.md", None, red_team_tables.recipes_table),
     "students": ("docs/attacks.md", None, red_team_tables.students_table),

@@ -76,6 +76,8 @@ def test_kdguard_commands_run_in_order(tmp_path: Path) -> None:
         "docs/hardening.md",
         "docs/foreign-models.md",
         "docs/box.md",
+        "docs/key-gate.md",
+        "examples/service/README.md",
         "CONTRIBUTING.md",
     ],
 )
@@ -97,6 +99,7 @@ def test_local_links_and_named_files_exist(path: str) -> None:
         "docs/pipeline.md",
         "docs/bench.md",
         "docs/box.md",
+        "docs/key-gate.md",
     ],
 )
 def test_options_that_are_named_exist(path: str) -> None:
