@@ -196,7 +196,7 @@ def gate_model(
         values = infer_value_infos(model)
         layers, obstacles = find_layers(model, values), find_obstacles(model, values)
         for glob, rank in ranks.items():
-            for layer in select_layers(layers, [glob], obstacles=obstacles):
+            for layer in select_layers(layers, [glob], obstacles=obstacles, option="--hints"):
                 hints[layer.name] = Hint(layer.name, rank)
     return InsertKeyGate(digests, list(hints.values()), required=required, seed=seed)(model).model
 

@@ -185,11 +185,13 @@ def select_layers(
     globs: Sequence[str] = (),
     op_types: Sequence[str] = (),
     obstacles: Mapping[str, str] | None = None,
+    option: str = "--layers",
 ) -> list[Layer]:
     """Layers whose tensor or node name matches a glob, or whose operator is listed; graph order.
 
     Args:
         obstacles: from `find_obstacles`, so that a glob that matches no layer can be told why.
+        option: that globs came from, for messages.
 
     Raises:
         UserError: a glob or operator matches nothing (with the names that exist), or nothing was asked for.
@@ -202,10 +204,10 @@ def select_layers(
             for name, why in (obstacles or {}).items():
                 if fnmatchcase(name, glob):
                     raise UserError(
-                        f"--layers {glob!r}: {name!r} cannot be hardened: {why}; see `kdguard inspect MODEL`"
+                        f"{option} {glob!r}: {name!r} cannot be hardened: {why}; see `kdguard inspect MODEL`"
                     )
             raise UserError(
-                f"--layers {glob!r} matches none of the {len(layers)} feature maps ({names or 'none eligible'}); "
+                f"{option} {glob!r} matches none of the {len(layers)} feature maps ({names or 'none eligible'}); "
                 "see `kdguard inspect MODEL`"
             )
     for op_type in op_types:

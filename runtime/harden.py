@@ -16,6 +16,7 @@ from kdguard.export.model_card import CardOverrides, ModelCard, read_card, write
 from kdguard.export.onnx_files import default_opset, load_onnx, model_files, save_onnx, sha256_of_model
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.inventory import hardened_layers
+from kdguard.graph_passes.key_gate import read_gate
 from kdguard.graph_passes.refit_consumers import conv_readers
 from kdguard.runtime.auto.dispatch import Planned, make_plan
 from kdguard.runtime.auto.options import HardenOptions
@@ -59,6 +60,11 @@ def harden(
     check_budget(options.budget_db)
     check_outputs([output, manifest], model_files(teacher_path))
     teacher = load_onnx(teacher_path)
+    if read_gate(teacher) is not None:
+        raise UserError(
+            f"{teacher_path} has a key gate, which would not drive what is inserted now; harden the model without it, "
+            "then gate that"
+        )
     if is_large(teacher):
         check_outputs([data_path(output)], model_files(teacher_path))
     card = _card(teacher, task, str(teacher_path), overrides, data)

@@ -49,6 +49,15 @@ class Coverage(BaseModel):
     taps: int = Field(description="feature maps there that could be perturbed")
 
 
+class ManifestGate(BaseModel):
+    """The key gate in a model; nothing in it is secret."""
+
+    hardened: str = Field(description="file name of the model without the gate")
+    holders: list[str] = Field(description="short names of their digests")
+    hints: dict[str, int] = Field(description="layers that a key opens hints of, and how many components of each")
+    driven: list[str] = Field(description="hardened layers that a key switches to the clean map")
+
+
 class Manifest(BaseModel):
     """Provenance of a hardened model; scanners and people find every unusual node explained here."""
 
@@ -74,6 +83,7 @@ class Manifest(BaseModel):
     fidelity: FidelityReport | None = None
     strip: StripReport | None = Field(None, description="what deleting the nodes gives an attacker (tier T1s)")
     tiling: TilingReport | None = None
+    gate: ManifestGate | None = Field(None, description="None where no key opens anything")
     seed: int
 
 

@@ -57,9 +57,13 @@ class OpenedModel:
         self._further = {KEY_INPUT: _as_tensor(key)} if self.gated else {}
 
     def with_key(self, key: GateSecret | bytes | None) -> OpenedModel:
-        """The same model for another caller; sessions are shared, so this costs nothing."""
+        """The same model for another caller, whose key this one does not see; sessions are shared.
+
+        The first call starts the session for hints, where the model has some; the others cost nothing. All may be asked
+        at the same time, from several threads.
+        """
         if self._hint_outputs:
-            _ = self._hinting  # built once, before it is shared
+            _ = self._hinting  # a copy would start its own
         other = copy.copy(self)
         other._further = {KEY_INPUT: _as_tensor(key)} if self.gated else {}
         return other
@@ -75,7 +79,8 @@ class OpenedModel:
     def hints(self, degraded: Image) -> dict[str, NDArray[np.float32]]:
         """Per hint layer the strongest components of its clean map, [k, h, w], for whom the key opens the gate.
 
-        The answer is the same for no key, for a wrong one and for a model without hints.
+        The answer is the same for no key, for a wrong one and for a model without hints; where the key is an input that
+        must be fed, as in an engine, also for an image whose hints are zero everywhere.
 
         Raises:
             UserError: the key opens nothing; or not such an image.
@@ -83,8 +88,8 @@ class OpenedModel:
         if not self._hint_outputs:
             raise UserError(NO_HINTS)
         found = self._hinting.run(image_to_tensor(degraded, self.card), self._further)[1:]
-        # A shut gate hands out no images, or zeros where the key is an input that must be fed.
-        if not all(values.any() for values in found):
+        # A shut gate hands out no images, or nothing but zeros where the key is an input that must be fed.
+        if not all(values.size for values in found) or (self._key_must_be_fed and not any(map(np.any, found))):
             raise UserError(NO_HINTS)
         names = [name.removeprefix(HINT_PREFIX) for name in self._hint_outputs]
         return {name: values[0] for name, values in zip(names, found, strict=True)}
@@ -92,6 +97,11 @@ class OpenedModel:
     @cached_property
     def _hint_outputs(self) -> list[str]:
         return [name for name in _outputs(self._shipped) if name.startswith(HINT_PREFIX)]
+
+    @cached_property
+    def _key_must_be_fed(self) -> bool:
+        shipped = self._shipped
+        return isinstance(shipped, Engine) or KEY_INPUT not in {tensor.name for tensor in shipped.graph.initializer}
 
     @cached_property
     def _hinting(self) -> ImageSession:

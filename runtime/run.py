@@ -25,7 +25,7 @@ from kdguard.runtime.box.report import BoxReport, measure_equality, students_of_
 from kdguard.runtime.box.section import BOX_NAME, GATED_NAME, check_keys, write_box, write_gated
 from kdguard.runtime.fidelity import FidelityReport, RestoredImage, measure_fidelity
 from kdguard.runtime.harden import harden
-from kdguard.runtime.manifest import Manifest
+from kdguard.runtime.manifest import Manifest, manifest_path
 from kdguard.runtime.pipeline import Pipeline
 from kdguard.runtime.red_team.attack import AttackOutcome, attack
 from kdguard.runtime.red_team.options import AttackOptions
@@ -40,7 +40,8 @@ from kdguard.runtime.terminal import announce, progress_bar, say, show
 from kdguard.runtime.wording import counted
 
 MODELS = ("hardened.onnx", "teacher.onnx", GATED_NAME)
-RESULTS = ("report.html", "summary.json", "manifest.json", BOX_NAME, *MODELS, *(f"{name}.data" for name in MODELS))
+MANIFESTS = ("manifest.json", manifest_path(Path(GATED_NAME)).name)
+RESULTS = ("report.html", "summary.json", *MANIFESTS, BOX_NAME, *MODELS, *(f"{name}.data" for name in MODELS))
 MARKER = ".kdguard-run"
 
 

@@ -60,6 +60,20 @@ class KeyGate:
     seed: bytes
     driven: tuple[str, ...]
 
+    def summary(self) -> dict[str, list[str] | dict[str, int]]:
+        """Holders by the short names of their digests, hints with their ranks, driven layers; nothing secret."""
+        return {
+            "holders": [digest.name for digest in self.digests],
+            "hints": {hint.layer: hint.rank for hint in self.hints},
+            "driven": list(self.driven),
+        }
+
+    def describe(self) -> str:
+        """In one line."""
+        hints = ", ".join(f"{hint.layer} (rank {hint.rank})" for hint in self.hints) or "none"
+        holders = ", ".join(digest.name for digest in self.digests)
+        return f"holders {holders}; a key switches off {', '.join(self.driven) or 'no layer'}; hints: {hints}"
+
 
 def drivable_layers(model: onnx.ModelProto) -> list[HardenedLayer]:
     """Hardened layers that a key may switch off.

@@ -6,6 +6,7 @@ kdguard-gate-digest-1 HEX     opens nothing; a model stores it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,18 +81,28 @@ def collect_digests(files: Sequence[Path]) -> list[KeyDigest]:
     return list(found)
 
 
-def parse_hint(text: str) -> tuple[str, int]:
-    """`GLOB` or `GLOB:RANK`: layers, and how many components of each.
+def parse_hints(texts: Sequence[str]) -> dict[str, int]:
+    """Layers, and how many components of each, from `GLOB` or `GLOB:RANK`.
+
+    `x:0` is a name, as TensorFlow gives them; of `x:1`, a tensor that is called so is `x:1:4`.
 
     Raises:
-        UserError: the rank is no number.
+        UserError: one names no layer, or a glob is there twice.
     """
-    glob, colon, rank = text.rpartition(":")
-    if not colon or not rank.isdigit():
-        return text, DEFAULT_RANK
-    if not glob:
-        raise UserError(f"hint {text!r} names no layer; write GLOB or GLOB:RANK")
-    return glob, int(rank)
+    found: dict[str, int] = {}
+    for text in texts:
+        glob, rank = _parse_hint(text)
+        if not glob:
+            raise UserError(f"hint {text!r} names no layer; write GLOB or GLOB:RANK")
+        if glob in found:
+            raise UserError(f"the hint layer {glob!r} is named twice; name each once, as GLOB or GLOB:RANK")
+        found[glob] = rank
+    return found
+
+
+def _parse_hint(text: str) -> tuple[str, int]:
+    glob, _, rank = text.rpartition(":")
+    return (glob, int(rank)) if re.fullmatch("[1-9][0-9]{0,8}", rank) else (text, DEFAULT_RANK)
 
 
 def _content(text: str, word: str) -> bytes:

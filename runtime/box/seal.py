@@ -51,10 +51,10 @@ def check_hardened(path: Path) -> None:
     """See that a file is a hardened model.
 
     Raises:
-        UserError: it is missing or damaged, or holds no node of ours.
+        UserError: it is missing or damaged, or nothing is hardened in it.
     """
     if not hardened_layers(read_outline(path)):
-        raise UserError(f"{path} holds no kdguard nodes: a box goes with a hardened model; harden it first")
+        raise UserError(f"{path}: nothing is hardened in it, and a box goes with a hardened model; harden it first")
 
 
 def read_augmentation(path: Path) -> Augmentation:

@@ -10,10 +10,11 @@ from pydantic import Field, model_validator
 from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.insert_key_gate import gate_model
 from kdguard.runtime.box.contents import Augmentation
-from kdguard.runtime.box.gate_keys import collect_digests, parse_hint
+from kdguard.runtime.box.gate_keys import collect_digests, parse_hints
 from kdguard.runtime.box.keys import collect_holders
 from kdguard.runtime.box.seal import SealReport, seal
 from kdguard.runtime.box.signing import read_signing_key
+from kdguard.runtime.gated_manifest import report_gate, write_gated_manifest
 from kdguard.runtime.yaml_section import YamlSection
 
 BOX_NAME, GATED_NAME = "hardened.box", "gated.onnx"
@@ -54,15 +55,18 @@ def check_keys(section: BoxSection, base: Path) -> None:
         read_signing_key(base / section.sign_with)
     if section.gate:
         collect_digests([base / path for path in section.gate])
+        parse_hints(section.hints)
 
 
 def write_gated(section: BoxSection, base: Path, out: Path) -> onnx.ModelProto | None:
-    """`gated.onnx` from `hardened.onnx`; None where no gate is asked for."""
+    """`gated.onnx` from `hardened.onnx`, with a manifest; None where no gate is asked for."""
     if not section.gate:
         return None
-    digests = collect_digests([base / path for path in section.gate])
-    gated = gate_model(load_onnx(out / "hardened.onnx"), digests, dict(map(parse_hint, section.hints)))
-    save_onnx(gated, out / GATED_NAME)
+    hardened, path = out / "hardened.onnx", out / GATED_NAME
+    model = load_onnx(hardened)
+    gated = gate_model(model, collect_digests([base / file for file in section.gate]), parse_hints(section.hints))
+    save_onnx(gated, path)
+    write_gated_manifest(hardened, path, report_gate(hardened, path, model, gated))
     return gated
 
 

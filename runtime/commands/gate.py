@@ -26,41 +26,38 @@ def gate(
     json: options.Json = None,
 ) -> None:
     """Put a key gate into a hardened model: everybody runs it, a key gives the clean path and hints."""
+    from kdguard.export.errors import UserError
     from kdguard.export.files import check_onnx_name, check_outputs, write_json
+    from kdguard.export.large_models import data_path, is_large
     from kdguard.export.onnx_files import load_onnx, model_files, save_onnx
     from kdguard.graph_passes.insert_key_gate import gate_model
     from kdguard.graph_passes.key_gate import read_gate
-    from kdguard.runtime.box.gate_keys import collect_digests, parse_hint
-    from kdguard.runtime.gated_manifest import GateReport, write_gated_manifest
+    from kdguard.runtime.box.gate_keys import collect_digests, parse_hints
+    from kdguard.runtime.gated_manifest import report_gate, write_gated_manifest
     from kdguard.runtime.manifest import manifest_path
     from kdguard.runtime.terminal import say
     from kdguard.runtime.wording import counted
 
     check_onnx_name(output)
-    check_outputs([output, manifest_path(output), json], [*model_files(hardened), *(holders or ())])
-    digests = collect_digests(holders or ())
-    ranks = dict(map(parse_hint, hints or ()))
+    inputs = [*model_files(hardened), *(holders or ())]
+    check_outputs([output, manifest_path(output), json], inputs)
+    digests, ranks = collect_digests(holders or ()), parse_hints(hints or ())
     model = load_onnx(hardened)
+    if is_large(model):
+        check_outputs([data_path(output)], inputs)
+    if read_gate(model) is not None:
+        raise UserError(f"{hardened} has a key gate already; gate the hardened model that it was made from anew")
     gated = gate_model(model, digests, ranks)
     save_onnx(gated, output)
-    written = read_gate(gated)
-    assert written is not None
-    report = GateReport(
-        gated=output.name,
-        hardened=hardened.name,
-        holders=[digest.name for digest in written.digests],
-        hints={hint.layer: hint.rank for hint in written.hints},
-        driven=list(written.driven),
-        added_bytes=gated.ByteSize() - model.ByteSize(),
-    )
+    report = report_gate(hardened, output, model, gated)
     write_gated_manifest(hardened, output, report)
     keys, driven, hinted = (
         counted(len(found), word)
         for found, word in ((report.holders, "key"), (report.driven, "layer"), (report.hints, "layer"))
     )
     say(
-        f"wrote {output}: {keys} open it, switch {driven} to the clean map and give hints of {hinted}; "
-        f"{report.added_bytes / 1000:.0f} kB more. Whoever edits the graph can take the gate out"
+        f"wrote {output} for {keys}: a right one switches {driven} to the clean map and gives hints of {hinted}; the "
+        f"gate adds {report.added_bytes / 1000:.0f} kB. Whoever edits the graph can take it out"
     )
     if json:
         write_json(json, report.model_dump())

@@ -38,6 +38,7 @@ def inspect(
     from kdguard.export.model_card import read_card
     from kdguard.export.onnx_files import default_opset, load_onnx, model_files
     from kdguard.graph_passes.inventory import hardened_layers
+    from kdguard.graph_passes.key_gate import read_gate
     from kdguard.graph_passes.layers import find_layers
     from kdguard.runtime.manifest import find_manifest, tell_placements
     from kdguard.runtime.resolve_card import resolve_card
@@ -62,6 +63,9 @@ def inspect(
     analysis = _analyse(loaded, card, data, cache, seed) if data and card else None
     show(analysis_table(analysis, layers, hardened, title) if analysis else layer_table(layers, hardened, title))
     say(f"model card: {card.describe()}" if card else "model card: none (a foreign model; give --task)")
+    gate = read_gate(loaded)
+    if gate:
+        say(f"key gate: {gate.describe()}")
     if json:
         write_json(
             json,
@@ -69,6 +73,7 @@ def inspect(
                 "layers": [asdict(layer) for layer in layers],
                 "hardened": [asdict(entry) for entry in hardened],
                 "card": card.model_dump() if card else None,
+                "gate": gate.summary() if gate else None,
                 "converted_from_opset": old_opset,
                 "analysis": analysis.model_dump() if analysis else None,
             },

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kdguard.export.errors import UserError
-from kdguard.export.model_card import ModelCard, write_card
-from kdguard.export.onnx_files import save_onnx
+from kdguard.export.model_card import KEY_INPUT, ModelCard, write_card
+from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.insert_key_gate import gate_model, with_required_key
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.runtime import open_model
+from kdguard.runtime import OpenedModel, open_model
 from tests.conftest import make_conv_net, photograph
 from tests.graph_passes.key_gate.gate_models import secret
 
@@ -63,3 +64,41 @@ def test_refusals_do_not_tell_why(gated: Path, tmp_path: Path) -> None:
 
 def test_the_key_does_not_show(gated: Path) -> None:
     assert HOLDER.value.hex() not in repr(vars(open_model(gated, HOLDER)))
+
+
+def test_hints_that_are_zero_everywhere_are_hints(gated: Path) -> None:
+    """The network has no biases, so black stays black."""
+    black = np.zeros((16, 16, 3), np.float32)
+    if KEY_INPUT not in {tensor.name for tensor in load_onnx(gated).graph.initializer}:
+        with pytest.raises(UserError, match="no hints for this key"):  # an engine's zeros may mean either
+            open_model(gated, HOLDER).hints(black)
+        return
+    np.testing.assert_array_equal(open_model(gated, HOLDER).hints(black)["b"], np.zeros((3, 16, 16)))
+    with pytest.raises(UserError, match="no hints for this key"):
+        open_model(gated, STRANGER).hints(black)
+
+
+def test_callers_share_sessions_and_not_keys(gated: Path) -> None:
+    shared = open_model(gated)
+    holder, stranger, nobody = (shared.with_key(key) for key in (HOLDER, STRANGER, None))
+    assert holder.session is stranger.session is shared.session
+    expected, restored = open_model(gated, HOLDER).hints(IMAGE)["b"], shared.restore(IMAGE)
+
+    def ask(model: OpenedModel) -> str:
+        try:
+            np.testing.assert_array_equal(model.hints(IMAGE)["b"], expected)
+        except UserError:
+            np.testing.assert_array_equal(model.restore(IMAGE), restored)
+            return "restored"
+        return "hints"
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(ask, [holder, stranger, nobody] * 6)) == ["hints", "restored", "restored"] * 6
+    assert ask(shared) == "restored"
+    assert ask(holder.with_key(STRANGER)) == "restored"
+    assert ask(stranger.with_key(OTHER)) == "hints"
+
+
+def test_a_model_without_a_gate_takes_any_caller(gated: Path) -> None:
+    hardened = open_model(gated.with_name("hardened.onnx"))
+    np.testing.assert_array_equal(hardened.with_key(HOLDER).restore(IMAGE), hardened.restore(IMAGE))

@@ -11,7 +11,7 @@ from kdguard.graph_passes.key_gate import KeyDigest
 from kdguard.runtime.box.gate_keys import (
     collect_digests,
     make_gate_key,
-    parse_hint,
+    parse_hints,
     read_gate_digest,
     read_gate_secret,
 )
@@ -64,12 +64,25 @@ def test_holders_are_named_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "parsed"),
-    [("relu_*", ("relu_*", 4)), ("relu_1:2", ("relu_1", 2)), ("/a/b:0", ("/a/b:0", 4)), ("x:y", ("x:y", 4))],
+    [
+        ("relu_*", ("relu_*", 4)),
+        ("relu_1:2", ("relu_1", 2)),
+        ("/a/b:0", ("/a/b:0", 4)),
+        ("/a/b:1:4", ("/a/b:1", 4)),
+        ("x:y", ("x:y", 4)),
+        ("x:²", ("x:²", 4)),
+        ("x:-1", ("x:-1", 4)),
+        ("x:1" + "0" * 5000, ("x:1" + "0" * 5000, 4)),
+    ],
 )
 def test_hints(text: str, parsed: tuple[str, int]) -> None:
-    if text != "/a/b:0":
-        assert parse_hint(text) == parsed
-    else:  # a tensor called so would be taken for one with a rank; the gate then says that there is no such layer
-        assert parse_hint(text) == ("/a/b", 0)
-    with pytest.raises(UserError, match="names no layer"):
-        parse_hint(":3")
+    assert parse_hints([text]) == dict([parsed])
+
+
+def test_hints_are_named_once() -> None:
+    assert parse_hints(["a:2", "b"]) == {"a": 2, "b": 4}
+    with pytest.raises(UserError, match="'a' is named twice"):
+        parse_hints(["a:2", "b", "a:3"])
+    for text in ("", ":3"):
+        with pytest.raises(UserError, match="names no layer"):
+            parse_hints([text])

@@ -68,7 +68,7 @@ def test_models_that_cannot_be(release: Release, tmp_path: Path) -> None:
     before = listing(tmp_path)
     (hardened, teacher) = release.hardened, release.teacher
     cases = {
-        "holds no kdguard nodes": (teacher, teacher),
+        "nothing is hardened in it": (teacher, teacher),
         "is the hardened model itself": (hardened, hardened),
         "absent.onnx: no such file": (tmp_path / "absent.onnx", teacher),
         "gone.onnx: no such file": (hardened, tmp_path / "gone.onnx"),

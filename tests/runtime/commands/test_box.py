@@ -118,7 +118,7 @@ def test_seal_refuses(kdguard: CommandLine, release: Release, tmp_path: Path) ->
     assert "cannot be read" in kdguard.refuses(*seal, *one, "--augmentation", tmp_path / "absent")
     assert "cannot be read" in kdguard.refuses(*seal, *one, "--gate-key", tmp_path / "absent")
     swapped = ["seal", release.teacher, "--teacher", release.hardened, *one]
-    assert "holds no kdguard nodes" in kdguard.refuses(*swapped)
+    assert "nothing is hardened in it" in kdguard.refuses(*swapped)
     missing = ["seal", tmp_path / "absent.onnx", "--teacher", release.teacher, *one]
     assert "absent.onnx: no such file" in kdguard.refuses(*missing)
     assert listing(tmp_path) == before

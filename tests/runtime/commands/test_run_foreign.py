@@ -11,6 +11,7 @@ import pytest
 from kdguard.export.model_card import read_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.runtime.bench.options import BenchOptions
+from kdguard.runtime.manifest import find_manifest
 from kdguard.runtime.pipeline import load_pipeline
 from tests.conftest import photograph
 from tests.foreign_models import in_value_range, with_noise_level
@@ -110,6 +111,7 @@ def test_the_box_section(kdguard: CommandLine, pipeline: Callable[[str], Path], 
         ("{gate: [k--gate.pub], sign_with: k--signing}", "sign_with signs a sealed box"),
         ("{holders: nobody.pub}", "nobody.pub"),
         ("{holders: alice}", "that is a secret key, which nobody else may see"),
+        ("{gate: [k--gate.pub], hints: ['smooth:1', 'smooth:2']}", "'smooth' is named twice"),
         ("{gate: [k--gate]}", "that is a holder's secret, which nobody else may see"),
     ):
         path.write_text(f"{text}box: {said}\n")
@@ -122,6 +124,10 @@ def test_the_box_section(kdguard: CommandLine, pipeline: Callable[[str], Path], 
     box = json.loads((tmp_path / "out" / "summary.json").read_text())["box"]
     assert (box["gate"]["equal"], box["gate"]["images"], box["gate"]["hints"]) == (1, 1, ["smooth"])
     assert (box["sealed"]["hardened"], box["sealed"]["holders"]) == ("gated.onnx", 1)
+    manifest = find_manifest(tmp_path / "out" / "gated.onnx")
+    assert manifest is not None
+    assert manifest.gate is not None
+    assert (manifest.gate.hints, len(manifest.gate.holders)) == ({"smooth": 2}, 1)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<h2>Key holders</h2>" in page
     assert "The recipe <code>authorised</code> did not run" in page
