@@ -37,9 +37,11 @@ def other_kind(path: Path) -> str | None:
 def is_engine_file(path: Path) -> bool:
     """Whether a file begins as a vendor's engines do; what cannot be read does not."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as stream:
             start = stream.read(4)
-    except OSError:
+    except (OSError, ValueError):  # a NUL in the name
         return False
     return any(kind == ENGINE and start == magic for _, magic, kind in _MAGIC)
 

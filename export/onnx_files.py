@@ -137,13 +137,13 @@ def read_outline(path: Path) -> onnx.ModelProto:
 
 def _read_checked(path: Path) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
     """The model file's content, and its tensors whose data lies in other files."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file; give the path of an ONNX model")
-    if not path.is_file():
-        raise UserError(f"{path}: not a file; give the path of an ONNX model")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty; give the path of an ONNX model")
     try:
+        if not path.exists():
+            raise UserError(f"{path}: no such file; give the path of an ONNX model")
+        if not path.is_file():
+            raise UserError(f"{path}: not a file; give the path of an ONNX model")
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: the file is empty; give the path of an ONNX model")
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise _not_onnx(path, first_line(error)) from error
@@ -177,9 +177,9 @@ def model_files(path: Path) -> list[Path]:
     A file that does not parse, or whose external data is not acceptable, is alone: whoever loads it
     says what is wrong.
     """
-    if not path.is_file():  # a pipe would be waited for
-        return [path]
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return [path]
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
         external = _external_tensors(model, path)
     except (DecodeError, ValueError, OSError, UserError):

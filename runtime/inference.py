@@ -11,6 +11,7 @@ import onnx
 from kdguard.export.errors import MissingDependencyError, UserError, first_line
 from kdguard.export.graph_bodies import nodes_with_bodies
 from kdguard.export.large_models import for_runtime
+from kdguard.runtime.gpu import has_gpu
 from kdguard.runtime.native import Kernels, register
 
 if TYPE_CHECKING:
@@ -122,8 +123,3 @@ def _unknown_operators(model: onnx.ModelProto) -> list[str]:
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     used = {(node.domain, node.op_type) for node in nodes_with_bodies(nodes) if node.domain not in _STANDARD_DOMAINS}
     return [f"{domain}::{name}" for domain, name in sorted(used - known)]
-
-
-def has_gpu() -> bool:
-    """Whether this machine shows an NVIDIA GPU; what runs on it only a built session tells."""
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()

@@ -11,7 +11,7 @@ from kdguard.export.errors import UserError
 from kdguard.export.model_card import ModelCard, read_card
 from kdguard.export.onnx_files import hash_model, load_onnx, model_files
 from kdguard.graph_passes.inventory import hardened_layers
-from kdguard.runtime.engines.manifest import manifest_path
+from kdguard.runtime.engines.manifest import found_manifest
 from kdguard.runtime.engines.session import Engine, EngineSession, is_engine, load_engine
 from kdguard.runtime.image_session import ImageSession
 from kdguard.runtime.inference import Provider
@@ -31,7 +31,7 @@ def load_shipped(path: Path) -> Shipped:
 
 def shipped_files(path: Path) -> list[Path]:
     """The file and all that belongs to it."""
-    return [path, manifest_path(path)] if is_engine(path) else model_files(path)
+    return [path, found_manifest(path)] if is_engine(path) else model_files(path)
 
 
 def hash_shipped(shipped: Shipped) -> str:

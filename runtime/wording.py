@@ -31,6 +31,12 @@ def closeness(margin_db: float) -> str:
     return f"{margin_db:.1f} dB closer to the clean teacher than that is to the truth"
 
 
+def last_words(log: str) -> str:
+    """The end of what a program printed, in one line; empty where it printed nothing."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return " / ".join(lines[-3:])[-600:]
+
+
 def converted(where: object, opset: int) -> str:
     """That a model was raised from an opset too old for the op."""
     return f"{where}: converted from opset {opset}, which the op does not know; same answers"

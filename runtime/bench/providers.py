@@ -8,7 +8,8 @@ from onnx import TensorProto, helper
 
 from kdguard.export.errors import MissingDependencyError
 from kdguard.runtime.bench.options import ProviderName
-from kdguard.runtime.inference import build_session, has_gpu
+from kdguard.runtime.gpu import has_gpu
+from kdguard.runtime.inference import build_session
 
 
 def default_providers() -> tuple[ProviderName, ...]:

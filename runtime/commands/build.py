@@ -62,6 +62,7 @@ def build(
     json: options.Json = None,
 ) -> None:
     """Compile a hardened model to an engine, with a manifest that says what it is."""
+    from kdguard.export.errors import MissingDependencyError
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.model_card import read_card
     from kdguard.export.onnx_files import load_onnx, model_files
@@ -88,7 +89,13 @@ def build(
     check_builder(kind)
     model = load_onnx(hardened)
     overrides = options.card_overrides(value_range, layout, size_multiple, extra_input)
-    card = resolve_card(model, task, str(hardened), overrides)
+    try:
+        card = resolve_card(model, task, str(hardened), overrides)
+    except MissingDependencyError as error:
+        raise MissingDependencyError(
+            f"{hardened} has no card, so its scale and size multiple are found by running it, and this machine cannot "
+            "(bfloat16 mostly needs a GPU); harden it with --data where it runs: the file then has a card"
+        ) from error
     if read_card(model) is None and value_range is None:
         low, high = card.value_range
         say(f"{hardened} does not state its value range: {low:g} to {high:g} taken; say --value-range if not", "yellow")

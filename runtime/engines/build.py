@@ -26,11 +26,13 @@ from kdguard.runtime.engines.options import DEFAULTS, BuildOptions
 from kdguard.runtime.engines.plugin_nodes import divide
 from kdguard.runtime.engines.prepare import precision_of, written_out
 from kdguard.runtime.engines.shapes import SizeRange, profile
+from kdguard.runtime.engines.tensor_types import check_types
 from kdguard.runtime.engines.vendor import Answer, Request
+from kdguard.runtime.float_edges import with_float_edges
 from kdguard.runtime.gpu import compute_capability
 from kdguard.runtime.kernels.build import build_plugin_kernel, plugin_fingerprint
+from kdguard.runtime.wording import last_words
 
-LOG_LINES = 3
 ERROR_LINE = re.compile(r"^\[E\] (?:\S+: Error Code \d+: )?(.*)$", re.MULTILINE)
 """How Polygraphy shows what the builder reports as an error."""
 
@@ -86,6 +88,8 @@ def build_engine(
     identity = sha256_of_model(hardened)
     # A key with a default would become a constant.
     ready = written_out(with_required_key(model), options.precision, keep=[PROJECTOR] if options.plugin else ())
+    ready = with_float_edges(ready)
+    check_types(ready, str(hardened))
     op: Op = "function" if hardened_layers(model) else "none"
     if options.plugin:
         ready, op = _with_plugin(ready)
@@ -111,7 +115,7 @@ def build_engine(
             gpus=list(options.gpus),
             plugin=build_plugin_kernel(Path(folder) / "plugin.ptx") if options.plugin else None,
         )
-        answer = _asked(request, kind, Path(folder))
+        answer = ask(request, kind, Path(folder))
         manifest = EngineManifest(
             engine=engine.name,
             engine_sha256=sha256_of_file(unfinished),
@@ -149,8 +153,16 @@ def _built_for(kind: EngineKind, answer: Answer, options: BuildOptions) -> list[
     return [answer.compute_capability] if kind.needs_gpu else list(options.gpus or RTX_DEFAULT)
 
 
-def _asked(request: Request, kind: EngineKind, folder: Path) -> Answer:
-    """The vendor's answer, from a process that may die without taking ours along."""
+def ask(request: Request, kind: EngineKind, folder: Path) -> Answer:
+    """The vendor's answer, from a process that may die without taking ours along.
+
+    Args:
+        folder: a temporary one, for the question.
+
+    Raises:
+        UserError: the vendor refuses the model or dies of it, or a file cannot be written.
+        MissingDependencyError: the vendor's package is not whole.
+    """
     question = folder / "request.json"
     question.write_text(request.model_dump_json())
     # -P: nothing is imported from the folder that the user happens to be in.
@@ -160,13 +172,13 @@ def _asked(request: Request, kind: EngineKind, folder: Path) -> Answer:
     if done.returncode or not lines:
         if errors := ERROR_LINE.findall(done.stdout):
             raise UserError(f"{kind.title} cannot build this model: {errors[-1][:600]}")
-        log = " / ".join(
-            [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()][-LOG_LINES:]
-        )
-        raise UserError(f"{kind.title} ended with {done.returncode} and built nothing: {log[-600:]}")
+        said = last_words(done.stdout + done.stderr) or "it said nothing"
+        raise UserError(f"{kind.title} ended with {done.returncode} and built nothing: {said}")
     answer = Answer.model_validate_json(lines[-1])
     if answer.lacking:
         raise MissingDependencyError(f"{kind.title}: {answer.lacking}")
+    if answer.unwritten:
+        raise UserError(answer.unwritten)
     if answer.refused:
         raise UserError(f"{kind.title} cannot build this model: {answer.refused}")
     return answer

@@ -18,6 +18,7 @@ from kdguard.export.files import TORCH_SUFFIXES, sha256_of_file
 from kdguard.export.model_card import ModelCard
 from kdguard.runtime.engines import ENGINES
 from kdguard.runtime.engines.gpus import in_words, runs_on
+from kdguard.runtime.engines.tensor_types import VendorType
 
 MODEL_SUFFIXES = (".onnx", *TORCH_SUFFIXES)
 Op = Literal["none", "function", "plugin", "plugin and function"]
@@ -27,7 +28,7 @@ class EngineTensor(BaseModel):
     """An input or output of the network as the vendor's parser sees it; -1 is a free side."""
 
     name: str
-    dtype: Literal["float", "half", "int32", "int64", "bool", "uint8"]
+    dtype: VendorType
     shape: list[int]
 
 
@@ -73,8 +74,17 @@ class EngineManifest(BaseModel):
 
 
 def manifest_path(engine: Path) -> Path:
-    """Where the manifest of an engine lies."""
+    """Where the manifest of an engine is written."""
     return engine.parent / f"{engine.name}.json"
+
+
+def found_manifest(engine: Path) -> Path:
+    """Where the manifest of an engine is read; a link to an engine has one of its own or that of what it leads to."""
+    beside = manifest_path(engine)
+    try:
+        return beside if beside.exists() else manifest_path(engine.resolve())
+    except OSError:  # a folder that may not be looked into, a name that is too long
+        return beside
 
 
 def check_engine_name(target: Path) -> None:
@@ -93,10 +103,13 @@ def read_manifest(engine: Path) -> EngineManifest:
     Raises:
         UserError: the engine or its manifest is missing or damaged, or they do not belong together.
     """
-    path = manifest_path(engine if manifest_path(engine).exists() else engine.resolve())  # a link has none of its own
-    if not engine.is_file():
-        raise UserError(f"there is no engine {engine}; give the file that `kdguard build` wrote")
+    path = engine
     try:
+        if not engine.is_file():
+            raise UserError(f"there is no engine {engine}; give the file that `kdguard build` wrote")
+        path = found_manifest(engine)
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise UserError(f"{path} is no file, and should be the manifest of {engine.name}; build the engine again")
         found = EngineManifest.model_validate(json.loads(path.read_bytes()))
         actual = sha256_of_file(engine)
     except FileNotFoundError as error:
@@ -108,7 +121,8 @@ def read_manifest(engine: Path) -> EngineManifest:
         raise UserError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         where, what = first_problem(error)
-        raise UserError(f"{path} is no manifest of an engine: {where} {what}; build the engine again") from error
+        wrong = f"{where} {what}".strip()
+        raise UserError(f"{path} is no manifest of an engine: {wrong}; build the engine again") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON; build the engine again") from error
     if actual != found.engine_sha256:

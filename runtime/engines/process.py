@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from safetensors import SafetensorError
 
-from kdguard.export.errors import UserError, first_line
+from kdguard.export.errors import MissingDependencyError, UserError, first_line
 from kdguard.runtime.engines.runner import Arrays, Question, Reply, Request, receive, send
+from kdguard.runtime.wording import last_words
 
 COMMAND = (sys.executable, "-P", "-m", "kdguard.runtime.engines.runner")
-LOG_LINES = 3
+PATIENCE_S = 10.0
 
 
 class EngineProcess:
@@ -34,6 +35,7 @@ class EngineProcess:
 
         Raises:
             UserError: the vendor's library refuses an engine, or dies of it.
+            MissingDependencyError: it is not whole.
         """
         self._title = title
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
@@ -78,23 +80,24 @@ class EngineProcess:
     def _reply(self) -> tuple[Reply, Arrays]:
         try:
             received = receive(cast("Any", self._process.stdout))
-        except (ValueError, KeyError, SafetensorError) as error:
+            reply = Reply.model_validate(received[0]) if received else None
+        except (ValueError, SafetensorError) as error:
             raise UserError(
                 f"{self._title} answered what kdguard does not understand; is it this version's?"
             ) from error
-        if received is None:
+        if received is None or reply is None:
             raise self._died()
-        reply = Reply.model_validate(received[0])
+        if reply.lacking:
+            raise MissingDependencyError(f"{self._title}: {reply.lacking}; install the vendor's package again")
         if reply.refused:
             raise UserError(f"{self._title} failed: {first_line(RuntimeError(reply.refused))}")
         return reply, received[1]
 
     def _died(self) -> UserError:
-        code = self._process.wait()
+        code = _left(self._process)  # it may have shut the pipe and stayed
         self._log.seek(0)
-        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
-        said = " / ".join(lines[-LOG_LINES:])[-600:]
-        return UserError(f"{self._title} ended with {code} while it held the engine: {said or 'it said nothing'}")
+        said = last_words(self._log.read().decode(errors="replace")) or "it said nothing"
+        return UserError(f"{self._title} ended with {code} while it held the engine: {said}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -103,8 +106,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         if stream is not None:
             with suppress(BrokenPipeError):  # it died with a question unread
                 stream.close()
+    _left(process)
+
+
+def _left(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of a program that leaves, or is made to."""
     try:
-        process.wait(10)
+        return process.wait(PATIENCE_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
+        return process.wait()

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, NonNegativeInt
 from safetensors import numpy as safetensors
 
 Arrays = dict[str, NDArray[Any]]
@@ -47,10 +47,18 @@ class Question(BaseModel):
     """0 asks for outputs; more, for the seconds that all engines take by turns, so many times."""
 
 
+class _Head(BaseModel, extra="allow"):
+    """What goes before arrays: how many bytes they are, and what else there is to say."""
+
+    size: NonNegativeInt
+
+
 class Reply(BaseModel):
     """What came of it; the outputs' arrays follow."""
 
     refused: str = ""
+    lacking: str = ""
+    """On this machine."""
     seconds: list[list[float]] = []
 
 
@@ -62,13 +70,18 @@ def send(stream: BinaryIO, head: BaseModel, arrays: Mapping[str, NDArray[Any]]) 
 
 
 def receive(stream: BinaryIO) -> tuple[dict[str, Any], Arrays] | None:
-    """What `send` sent; None where the other end is gone."""
+    """What `send` sent; None where the other end is gone.
+
+    Raises:
+        ValueError: it is nothing that `send` sends.
+        SafetensorError: likewise.
+    """
     line = stream.readline()
     if not line:
         return None
-    head = json.loads(line)
-    content = stream.read(size := head.pop("size"))
-    return (head, safetensors.load(content)) if len(content) == size else None
+    head = _Head.model_validate_json(line)
+    content = stream.read(head.size)
+    return (head.model_extra or {}, safetensors.load(content)) if len(content) == head.size else None
 
 
 def serve(infer: Sequence[Infer], stopwatch: Sequence[Stopwatch], questions: BinaryIO, replies: BinaryIO) -> None:
@@ -151,6 +164,9 @@ def main() -> None:
     with ExitStack() as stack:
         try:
             infer, stopwatch = open_engines(request, stack)
+        except ImportError as error:
+            send(replies, Reply(lacking=f"{error.name or error} is not there or not whole"), {})
+            return
         except Exception as error:  # of the vendor's, of any type
             send(replies, Reply(refused=str(error).strip() or type(error).__name__), {})
             return

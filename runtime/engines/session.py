@@ -21,6 +21,7 @@ from kdguard.runtime.engines.build import check_installed
 from kdguard.runtime.engines.manifest import EngineManifest, check_engine, read_manifest
 from kdguard.runtime.engines.process import EngineProcess
 from kdguard.runtime.engines.runner import Request
+from kdguard.runtime.engines.tensor_types import NUMPY_TYPES
 from kdguard.runtime.extra_inputs import fill_inputs
 from kdguard.runtime.gpu import compute_capability
 from kdguard.runtime.image_session import ImageSession
@@ -29,14 +30,6 @@ from kdguard.runtime.inference import Provider
 HOST_CODE_VARIABLE = "KDGUARD_ENGINE_HOST_CODE"
 """Version-compatible engines hold code for the CPU. Manifests are not signed, so the user says that he trusts it."""
 SUFFIXES = (".engine", ".plan", ".trt")
-_NUMPY_TYPES = {
-    "float": np.float32,
-    "half": np.float16,
-    "int32": np.int32,
-    "int64": np.int64,
-    "bool": np.bool_,
-    "uint8": np.uint8,
-}
 
 
 @dataclass(frozen=True)
@@ -146,7 +139,7 @@ def engine_inputs(
             f"the engine takes images of {describe_shape(smallest)} to {describe_shape(largest)} and this one is "
             f"{describe_shape(tensor.shape)}; build it with other --shapes"
         )
-    types = {given.name: _NUMPY_TYPES[given.dtype] for given in manifest.inputs}
+    types = {given.name: NUMPY_TYPES[given.dtype] for given in manifest.inputs}
     declared = {given.name: [None if side < 0 else side for side in given.shape] for given in manifest.inputs}
     feed = {card.input_name: tensor, **fill_inputs(card, declared, tensor.shape), **further}
     return {name: np.ascontiguousarray(values, dtype=types[name]) for name, values in feed.items()}

@@ -40,7 +40,13 @@ class RefusedError(Exception):
 
 
 class Answer(BaseModel):
-    """What came of it; `refused` or `lacking` (on this machine) say why where nothing did."""
+    """What came of it; where nothing did, one of the last three says why.
+
+    Attributes:
+        refused: by the vendor.
+        lacking: on this machine.
+        unwritten: a file, or one that could not be read.
+    """
 
     vendor_version: str = ""
     compute_capability: str = ""
@@ -49,6 +55,7 @@ class Answer(BaseModel):
     seconds: float = 0.0
     refused: str = ""
     lacking: str = ""
+    unwritten: str = ""
 
 
 def compile_network(request: Request) -> Answer:
@@ -139,11 +146,13 @@ def _describe(tensor: Any) -> dict[str, Any]:
 
 def _refusal(problem: Any) -> str:
     """The parser's first error. What it has no operator for it looks for among plugins, and says so."""
-    where = f"operator {problem.node_operator()} (node {problem.node_name()!r})"
-    missing = "Plugin not found" in problem.desc()
-    said = _first(problem.desc())
-    if missing or said == "false":  # a check of its own that failed, without words
+    name = problem.node_name()
+    where = f"operator {problem.node_operator()}" + (f" (node {name!r})" if name else "")
+    if "Plugin not found" in problem.desc():
         return f"it has no {where}"
+    said = _first(problem.desc())
+    if said == "false":  # a check of its own that failed, without words
+        return f"it does not take {where} and does not say why"
     return f"{where}: {said}"
 
 
@@ -163,7 +172,11 @@ def main() -> None:
     except ImportError as error:
         answer = Answer(lacking=f"{error.name or error} is not there or not whole; install the vendor's package again")
     except OSError as error:
-        answer = Answer(refused=f"{error.filename or request.engine}: {error.strerror}; is there room on the disk?")
+        if error.errno is None:  # of ctypes: a library that does not load
+            answer = Answer(lacking=f"{error}; install the vendor's package again")
+        else:
+            where = error.filename or request.engine
+            answer = Answer(unwritten=f"cannot read or write {where}: {error.strerror}; is there room on the disk?")
     sys.stdout.flush()
     print("\n" + json.dumps(answer.model_dump()))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.files import check_writable
+from kdguard.runtime.gpu import has_gpu
 from kdguard.runtime.gpu_check.context import Context
-from kdguard.runtime.gpu_check.environment import has_gpu
 from kdguard.runtime.gpu_check.run import NAMES, run_apart, run_here
 from kdguard.runtime.kernels.build import build_cuda_kernels, has_nvcc
 from kdguard.runtime.kernels.device_library import DeviceLibrary

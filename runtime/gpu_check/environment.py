@@ -7,18 +7,12 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from kdguard.runtime.gpu_check.report import Environment
 from kdguard.runtime.kernels.build import SOURCES, fingerprint, has_nvcc, nvcc_name
 from kdguard.runtime.kernels.device_library import DeviceLibrary
 
 PACKAGES = ("numpy", "torch", "onnx", "onnxruntime-gpu", "onnxruntime", "tensorrt", "tensorrt-rtx", "kdguard")
-
-
-def has_gpu() -> bool:
-    """Whether a driver for NVIDIA's GPUs has left its devices, or Windows lends one."""
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
 
 
 def describe_environment(library: DeviceLibrary) -> Environment:

@@ -161,8 +161,8 @@ def build_plugin_kernel(target: Path) -> Path:
 
 
 def plugin_fingerprint() -> str:
-    """A hash of what the plugin is compiled from."""
-    digest = hashlib.sha256()
+    """A hash of what the plugin is compiled from, and for which architecture."""
+    digest = hashlib.sha256(PLUGIN_ARCHITECTURE.encode())
     for name in (PLUGIN_SOURCE.name, "top_k_projector.cuh", "block.cuh"):
         digest.update(name.encode())
         digest.update((SOURCES / name).read_bytes())

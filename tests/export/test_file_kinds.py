@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import safetensors.numpy
 import torch
 
 from kdguard.export.errors import UserError
-from kdguard.export.file_kinds import other_kind
+from kdguard.export.file_kinds import is_engine_file, other_kind
 from kdguard.export.onnx_files import load_onnx
 from tests.conftest import make_conv_net
 
@@ -57,3 +58,20 @@ def test_says_what_it_is_instead(tmp_path: Path, kind: str) -> None:
 def test_says_nothing_of_what_it_does_not_know(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     assert other_kind(tmp_path / "file") is None
+
+
+@pytest.mark.parametrize(("at", "odd"), [(6, b"\xff\xff"), (8, b"\x00\x08")])
+def test_a_zip_that_python_cannot_read(tmp_path: Path, at: int, odd: bytes) -> None:
+    """A version from the future; a name that says it is UTF-8 and is not."""
+    content = bytearray(plain_zip().replace(b"model.onnx", b"mod\xffl.onnx"))
+    entry = content.index(b"PK\x01\x02")
+    content[entry + at : entry + at + 2] = odd
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(UserError, match="a damaged zip archive, not an ONNX file"):
+        load_onnx(tmp_path / "model.onnx")
+
+
+def test_pipes_and_folders_are_no_engines(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, tmp_path / "absent", Path("a\0b")):
+        assert not is_engine_file(path)

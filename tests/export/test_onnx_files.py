@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from kdguard.export.errors import UserError
-from kdguard.export.onnx_files import default_opset, load_onnx, save_onnx, sha256_of_model
+from kdguard.export.onnx_files import default_opset, load_onnx, model_files, save_onnx, sha256_of_model
 from tests.conftest import make_conv_net
 
 
@@ -183,3 +183,10 @@ def test_invalid_graph(tmp_path: Path) -> None:
 def test_default_opset() -> None:
     assert default_opset(make_conv_net(opset=17)) == 17
     assert default_opset(onnx.ModelProto()) == 0
+
+
+def test_names_that_cannot_be_looked_up(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 300)
+    with pytest.raises(UserError, match="cannot be read: File name too long"):
+        load_onnx(path)
+    assert model_files(path) == [path]

@@ -15,8 +15,8 @@ from kdguard.export.model_card import read_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.float_edges import with_float_edges
+from kdguard.runtime.gpu import has_gpu
 from kdguard.runtime.harden import HardenOptions, harden
-from kdguard.runtime.inference import has_gpu
 from kdguard.runtime.resolve_card import guess_card
 from kdguard.runtime.session import RestorationSession
 from tests.awkward_graphs import PADS

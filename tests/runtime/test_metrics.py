@@ -66,7 +66,7 @@ def test_ssim_by_hand() -> None:
 
 def test_published_values_are_reproduced(zoo: Path) -> None:
     """IMDN x4 on Set5: 32.21 dB and 0.8948, as its authors publish."""
-    session = open_model(zoo / "super-resolution" / "teacher.onnx", task="super-resolution")
+    session = open_model(zoo / "super-resolution" / "teacher.onnx", task="super-resolution").session
     pairs = load_pairs(zoo / "super-resolution" / "test", SR, scale=session.card.scale)
     set5 = [pair for pair in pairs if pair.name.startswith("Set5")]
     report, _ = measure_fidelity(session, session, set5, "super-resolution")

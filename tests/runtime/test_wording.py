@@ -12,13 +12,19 @@ from kdguard.runtime.manifest import Coverage, Manifest
 from kdguard.runtime.red_team.table import best_response_line
 from kdguard.runtime.report.summary import conclude
 from kdguard.runtime.tables import describe_manifest, fidelity_table
-from kdguard.runtime.wording import change, closeness, counted, misleading_taps
+from kdguard.runtime.wording import change, closeness, counted, last_words, misleading_taps
 from tests.conftest import make_conv_net, make_model
 from tests.runtime.report.made_up import entry, fidelity, manifest, scoreboard, strip
 
 
 def told(made: Manifest) -> str:
     return "\n".join(line for line, _ in describe_manifest(made))
+
+
+def test_last_words() -> None:
+    assert last_words("one\n\n two \nthree\nfour\n") == "two / three / four"
+    assert len(last_words("x" * 9000)) == 600
+    assert last_words(" \n") == ""
 
 
 def test_losses_and_gains() -> None:

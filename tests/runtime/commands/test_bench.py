@@ -10,7 +10,7 @@ import pytest
 from kdguard.export.model_card import ModelCard, write_card
 from kdguard.export.onnx_files import save_onnx
 from kdguard.runtime.bench.results import Bench
-from kdguard.runtime.inference import has_gpu
+from kdguard.runtime.gpu import has_gpu
 from tests.conftest import make_conv_net
 from tests.runtime.commands.command_line import CommandLine, listing
 

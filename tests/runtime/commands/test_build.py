@@ -11,9 +11,11 @@ import pytest
 from kdguard.export.files import sha256_of_file
 from kdguard.export.model_card import ModelCard, write_card
 from kdguard.export.onnx_files import save_onnx
+from kdguard.runtime.gpu import has_gpu
 from tests.conftest import make_conv_net
 from tests.graph_passes.test_write_out_functions import hardened
 from tests.runtime.commands.command_line import CommandLine, listing
+from tests.runtime.test_float_edges import computing
 
 needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
 
@@ -88,6 +90,22 @@ def test_the_manifest_replaces_nothing_that_was_read(kdguard: CommandLine, model
     assert model.read_bytes() == model_file.read_bytes()
     for name in ("e.onnx", "e.PT"):
         assert "a name for a model" in kdguard.refuses("build", model_file, "-o", tmp_path / name)
+
+
+@needs_rtx
+@pytest.mark.skipif(has_gpu(), reason="a GPU has the kernels")
+def test_what_cannot_be_run_here_needs_a_card(kdguard: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "bf16.onnx"
+    model = computing()
+    save_onnx(model, path)
+    build = ("build", path, "-o", tmp_path / "e.engine", "--shapes", "32x32", "32x32", "32x32")
+    line = kdguard.refuses(*build, "--task", "denoising", code=3)
+    assert "has no card" in line
+    assert "harden it with --data where it runs: the file then has a card" in line
+    write_card(model, ModelCard(task="denoising", input_name="image", output_name="restored"))
+    save_onnx(model, path)
+    assert kdguard(*build) == 0, kdguard.err
+    assert "bf16, images of 32x32" in " ".join(kdguard.out.split())
 
 
 @needs_rtx

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.files import sha256_of_file
@@ -19,16 +19,18 @@ from kdguard.graph_passes.insert_key_gate import gate_model
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.engines import ENGINES
-from kdguard.runtime.engines.build import build_engine, check_builder
+from kdguard.runtime.engines.build import ask, build_engine, check_builder
 from kdguard.runtime.engines.manifest import check_engine, manifest_path, read_manifest
 from kdguard.runtime.engines.options import BuildOptions
 from kdguard.runtime.engines.prepare import written_out
 from kdguard.runtime.engines.shapes import Size, SizeRange
+from kdguard.runtime.engines.vendor import Request
 from kdguard.runtime.gpu import compute_capability
 from tests.conftest import make_conv_net, make_model
 from tests.graph_passes.key_gate.gate_models import secret
 from tests.graph_passes.test_write_out_functions import hardened
 from tests.large_model import write_large_teacher
+from tests.runtime.test_float_edges import computing
 
 CARD = ModelCard(task="deraining", input_name="image", output_name="restored")
 SIZES = SizeRange(Size(64, 64), Size(96, 128), Size(256, 256))
@@ -107,7 +109,7 @@ def test_what_the_vendor_cannot_build_leaves_nothing(tmp_path: Path) -> None:
     ]
     model = make_model(nodes, {})
     save_onnx(model, tmp_path / "model.onnx")
-    with pytest.raises(UserError, match=r"^TensorRT-RTX cannot build this model: .*operator Unique"):
+    with pytest.raises(UserError, match=r"model: it (has no|does not take) operator Unique( and does not say why)?$"):
         build_engine(tmp_path / "model.onnx", model, CARD, tmp_path / "none.engine", RTX, SIZES)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
@@ -139,7 +141,7 @@ def test_missing_and_broken_manifests(engine: Path, tmp_path: Path) -> None:
         read_manifest(copy)
     manifest_path(copy).unlink()
     manifest_path(copy).mkdir()
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="is no file, and should be the manifest"):
         read_manifest(copy)
     manifest_path(copy).rmdir()
     manifest_path(copy).write_text(json.dumps({"engine": "copy.engine"}))
@@ -219,6 +221,37 @@ def test_a_key_gate(model_file: Path, tmp_path: Path) -> None:
     assert [(t.name, t.shape) for t in found.inputs][1:] == [("kdguard_key", [1024])]
     assert [(t.name, t.shape) for t in found.outputs][1:] == [("kdguard_hint/b", [-1, 4, -1, -1])]
     assert found.shapes["kdguard_key"] == [[1024]] * 3
+
+
+def test_types_that_engines_cannot_be_fed(tmp_path: Path) -> None:
+    model = make_conv_net(dtype=TensorProto.DOUBLE)
+    save_onnx(model, tmp_path / "model.onnx")
+    with pytest.raises(UserError, match=r"model\.onnx: 'image' is double, and .* export the model with float"):
+        build_engine(tmp_path / "model.onnx", model, CARD, tmp_path / "e.engine", RTX, SIZES)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_bfloat16_gets_float_ends(tmp_path: Path) -> None:
+    model = computing()
+    save_onnx(model, tmp_path / "model.onnx")
+    found = build_engine(tmp_path / "model.onnx", model, CARD, tmp_path / "e.engine", RTX, SIZES)
+    assert (found.precision, found.inputs[0].dtype, found.outputs[0].dtype) == ("bf16", "float", "float")
+    assert read_manifest(tmp_path / "e.engine") == found
+
+
+def test_a_file_that_cannot_be_written_is_not_the_vendors_fault(model_file: Path, tmp_path: Path) -> None:
+    shapes = {"image": [[1, 3, 64, 64]] * 3}
+    plain = tmp_path / "plain.onnx"
+    onnx.save(written_out(onnx.load(model_file)), plain)
+    asked = Request(package="tensorrt_rtx", model=plain, engine=tmp_path / "absent" / "e", shapes=shapes)
+    with pytest.raises(UserError, match=r"^cannot read or write .*/absent/e: No such file or directory"):
+        ask(asked, RTX, tmp_path)
+
+
+def test_a_package_that_is_not_whole(tmp_path: Path) -> None:
+    asked = Request(package="no_such_package", model=tmp_path, engine=tmp_path, shapes={})
+    with pytest.raises(MissingDependencyError, match=r"^TensorRT-RTX: no_such_package is not there or not whole"):
+        ask(asked, RTX, tmp_path)
 
 
 def test_a_link_to_an_engine(engine: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper
 
 from kdguard.export.graph_bodies import nodes_with_bodies, subgraphs
@@ -73,3 +74,23 @@ def test_a_key_gate_answers_the_same() -> None:
         answers = (run_onnx(m, image=IMAGE, kdguard_key=key) for m in (plain, model))
         for ours, theirs in zip(*answers, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_precision_where_weights_are_constants_or_there_are_none() -> None:
+    half = written_out(hardened(make_conv_net()), "fp16")
+    constants = onnx.ModelProto()
+    constants.CopyFrom(half)
+    del constants.graph.initializer[:]
+    for tensor in half.graph.initializer:
+        constants.graph.node.insert(0, helper.make_node("Constant", [], [tensor.name], value=tensor))
+    assert precision_of(constants) == "fp16"
+    relu = helper.make_graph(
+        [helper.make_node("Relu", ["image"], ["b"]), helper.make_node("Abs", ["b"], ["restored"])],
+        "relu",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT16, [1, 3, "h", "w"])],
+        [helper.make_tensor_value_info("restored", TensorProto.FLOAT16, [1, 3, "h", "w"])],
+    )
+    bare = helper.make_model(relu, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    assert precision_of(bare) == "fp16"
+    with_op = InsertSvdPerturb(["b"], SvdPerturbAttributes(gain=2.0))(bare).model
+    assert precision_of(written_out(with_op)) == "fp16"

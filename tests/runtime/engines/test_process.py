@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from kdguard.export.errors import UserError
+from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.runtime.engines.process import EngineProcess
 from kdguard.runtime.engines.runner import Request
 from kdguard.runtime.gpu import compute_capability
@@ -73,11 +73,25 @@ def test_one_that_died_can_be_closed(models: list[Path], monkeypatch: pytest.Mon
     process.close()
 
 
-def test_an_answer_that_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ["hello", "[1]", "7", "{}", '{"size": -1}', '{"size": "x"}', '{"size": 2}xx'])
+def test_an_answer_that_is_none(line: str, tmp_path: Path) -> None:
     script = tmp_path / "junk.py"
-    script.write_text("print('hello')")
+    script.write_text(f"print({line!r})")
     with pytest.raises(UserError, match="answered what kdguard does not understand"):
         EngineProcess(Request(package="", engines=[]), "The vendor", (sys.executable, str(script)))
+
+
+def test_one_that_shuts_the_pipe_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdguard.runtime.engines.process.PATIENCE_S", 0.1)
+    script = tmp_path / "stays.py"
+    script.write_text("import os, time\nos.close(1)\ntime.sleep(600)")
+    with pytest.raises(UserError, match="The vendor ended with -9 while it held the engine"):
+        EngineProcess(Request(package="", engines=[]), "The vendor", (sys.executable, str(script)))
+
+
+def test_a_package_that_is_not_whole() -> None:
+    with pytest.raises(MissingDependencyError, match=r"^The vendor: no_such_package is not there or not whole"):
+        EngineProcess(Request(package="no_such_package", engines=[]), "The vendor")
 
 
 @pytest.mark.skipif(compute_capability() is not None, reason="there is a GPU")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ from kdguard.export.model_card import ModelCard
 from kdguard.runtime.engines.manifest import manifest_path
 from kdguard.runtime.engines.runner import Request
 from kdguard.runtime.engines.session import Engine, EngineSession, load_engine, start_engines
+from kdguard.runtime.engines.tensor_types import NUMPY_TYPES, VendorType
 from kdguard.runtime.gpu import compute_capability
 from kdguard.runtime.session import RestorationSession
-from kdguard.runtime.shipped import card_of, hash_shipped, layers_of, load_shipped, start
+from kdguard.runtime.shipped import card_of, hash_shipped, layers_of, load_shipped, shipped_files, start
 from tests.conftest import make_conv_net, photograph
 from tests.graph_passes.test_write_out_functions import hardened
 from tests.runtime.engines.engine_files import onnxruntime_answers, write_engine
@@ -75,6 +78,29 @@ def test_an_engine_without_its_manifest(engine: Engine) -> None:
     manifest_path(engine.path).unlink()
     with pytest.raises(UserError, match=r"has no manifest shipped\.plan\.json beside it"):
         load_shipped(engine.path)
+
+
+def test_manifests_and_names_that_cannot_be_read(engine: Engine) -> None:
+    manifest_path(engine.path).unlink()
+    os.mkfifo(manifest_path(engine.path))
+    with pytest.raises(UserError, match=r"shipped\.plan\.json is no file, and should be the manifest of shipped\.plan"):
+        load_shipped(engine.path)
+    long = engine.path.with_name("n" * 300 + ".engine")
+    assert shipped_files(long) == [long, manifest_path(long)]
+    with pytest.raises(UserError, match="cannot be read: File name too long"):
+        load_shipped(long)
+
+
+def test_the_files_of_a_link(engine: Engine, tmp_path: Path) -> None:
+    link = tmp_path / "current.engine"
+    link.symlink_to(engine.path)
+    assert shipped_files(link) == [link, manifest_path(engine.path).resolve()]
+    manifest_path(link).write_text("{}")
+    assert shipped_files(link) == [link, manifest_path(link)]
+
+
+def test_what_is_fed_is_what_manifests_name() -> None:
+    assert set(NUMPY_TYPES) == set(get_args(VendorType))
 
 
 def test_a_file_with_json_beside_it_is_no_engine_for_that(conv_net_file: Path) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
+from kdguard.runtime.gpu import has_gpu
 from kdguard.runtime.gpu_check.command import main
 from kdguard.runtime.gpu_check.context import Context
-from kdguard.runtime.gpu_check.environment import has_gpu
 from kdguard.runtime.gpu_check.report import Report, compared
 from kdguard.runtime.gpu_check.run import run_apart, run_here
 from kdguard.runtime.gpu_check.timings.clock import EventClock

@@ -52,6 +52,12 @@ def test_without_nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_the_fingerprint_covers_the_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plugin_fingerprint()
+    monkeypatch.setattr("kdguard.runtime.kernels.build.PLUGIN_ARCHITECTURE", "compute_80")
+    assert plugin_fingerprint() != before
+
+
 def test_the_fingerprint_covers_what_is_included() -> None:
     plugin = next(path for path in source_files() if path.name == "plugin.cu")
     assert re.findall(r'#include "(.*)"', plugin.read_text()) == ["top_k_projector.cuh"]

@@ -233,8 +233,10 @@ def test_images_kept_for_the_score_are_not_trained_on(pairs_folder: Path, card: 
 def test_every_recipe_runs_on_a_hardened_model(run: Callable[..., AttackOutcome]) -> None:
     few = FAST.model_copy(update={"steps": 4})
     board = run(recipes=tuple(RECIPES), seeds=1, training=few).scoreboard
-    assert board.not_run == []
-    assert {entry.recipe for entry in board.summary} == set(RECIPES)
+    # The key image is for files that were made for it.
+    keyed = {"keyed-answers", "keyed-answers-0.5"}
+    assert {entry.recipe for entry in board.not_run} == keyed
+    assert {entry.recipe for entry in board.summary} == set(RECIPES) - keyed
     assert all((entry.bound_db is not None) == (entry.tier == "T0") for entry in board.summary)
 
 
