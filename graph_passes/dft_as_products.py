@@ -6,6 +6,8 @@ the products are of the size of a 1x1 convolution's with L channels.
 
 from __future__ import annotations
 
+import math
+
 import onnx
 import onnx.parser
 from onnx.helper import get_node_attr_value, make_node, make_opsetid
@@ -16,7 +18,6 @@ from kdguard.graph_passes.op.attributes import DOMAIN, VERSION
 from kdguard.graph_passes.pass_base import GraphPass, PassResult, PreconditionError
 
 AXIS_AS_INPUT_SINCE = 20
-FULL_CIRCLE = 6.283185307179586
 
 
 class DftAsProducts(GraphPass):
@@ -32,7 +33,7 @@ class DftAsProducts(GraphPass):
         for node in _transforms(model):
             if _rank(node, values) == 0:
                 raise PreconditionError(f"DFT {node.name!r}: the number of axes of its input is not known")
-            if _axis_input(node) and _constant(model, _axis_input(node)) is None:
+            if (axis := _input(node, 2)) and _constant(model, axis) is None:
                 raise PreconditionError(f"DFT {node.name!r}: its axis is no constant")
 
     def call(self, model: onnx.ModelProto) -> PassResult:
@@ -45,11 +46,11 @@ class DftAsProducts(GraphPass):
         for node in _transforms(result):
             rank = _rank(node, values)
             default = -2 if opset >= AXIS_AS_INPUT_SINCE else 1
-            stated = _constant(model, _axis_input(node)) if _axis_input(node) else _flag(node, "axis", default)
+            length, axis = _input(node, 1), _input(node, 2)
+            stated = _constant(model, axis) if axis else _flag(node, "axis", default)
             assert stated is not None
             inverse, onesided = _flag(node, "inverse"), _flag(node, "onesided")
-            length = next((name for name in node.input[1:2] if name), "")
-            name = f"Dft_{rank}_{stated % rank}_{inverse}_{onesided}_{int(bool(length))}".replace("-", "m")
+            name = f"Dft_{rank}_{stated % rank}_{inverse}_{onesided}_{int(bool(length))}"
             made[name] = _function(name, opset, rank, stated % rank, bool(inverse), bool(onesided), bool(length))
             inputs = [node.input[0], length] if length else [node.input[0]]
             node.CopyFrom(make_node(name, inputs, node.output, node.name, domain=DOMAIN))
@@ -73,8 +74,9 @@ def _rank(node: onnx.NodeProto, values: dict[str, onnx.ValueInfoProto]) -> int:
     return len(value.type.tensor_type.shape.dim) if value else 0
 
 
-def _axis_input(node: onnx.NodeProto) -> str:
-    return node.input[2] if len(node.input) > 2 else ""
+def _input(node: onnx.NodeProto, index: int) -> str:
+    """Name of an optional input; empty where it is left out."""
+    return node.input[index] if len(node.input) > index else ""
 
 
 def _flag(node: onnx.NodeProto, name: str, default: int = 0) -> int:
@@ -125,7 +127,7 @@ def _function(
         front = Constant <value_ints = [0]> ()
         unit = Constant <value_float = 1.0> ()
         double = Constant <value_float = 2.0> ()
-        circle = Constant <value_float = {FULL_CIRCLE}> ()
+        circle = Constant <value_float = {math.tau}> ()
         sizes = Shape (x)
         parts_1 = Gather (sizes, last)
         parts = Squeeze (parts_1)

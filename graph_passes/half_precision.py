@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir
 from onnx import numpy_helper
-from onnx_ir.passes import InPlacePass as ModelPass
+from onnx_ir.passes import InPlacePass, Sequential
 from onnx_ir.passes.common import (
     InlinePass,
     LiftConstantsToInitializersPass,
@@ -86,7 +86,7 @@ class HalfPrecision(GraphPass):
         if not any(tensor.data_type == FLOAT for tensor in _weights(model)):
             return PassResult(model, modified=False)
         if gate := read_gate(model):
-            without = self.call(RemoveKeyGate()(model).model)
+            without = self(RemoveKeyGate()(model).model)
             again = InsertKeyGate(gate.digests, gate.hints, required=gate.required, seed=gate.seed)
             return again(without.model) if without.modified else PassResult(model, modified=False)
         plain = onnx.ModelProto()
@@ -113,18 +113,20 @@ class HalfPrecision(GraphPass):
         del half.graph.value_info[:]  # says float where bodies of If and Loop became fp16
         if any(function.domain == DOMAIN for function in model.functions):
             half.functions.extend(op_functions(default_opset(half), exact_change=True))
-        if full_check_problem(model) is None and (problem := full_check_problem(half)):
+        return PassResult(half, modified=True)
+
+    def ensures(self, result: PassResult, original: onnx.ModelProto) -> None:
+        problem = full_check_problem(result.model) if result.modified else None
+        if problem and full_check_problem(original) is None:  # no bug of ours: the converter does not know better
             raise PreconditionError(
                 f"fp16: onnxruntime's converter makes no valid model of this one ({first_line(ValueError(problem))}); "
                 "operators inside If and Loop bodies are a usual cause: build it as it is"
             )
-        return PassResult(half, modified=True)
 
 
-def _by(model: onnx.ModelProto, *passes: ModelPass) -> onnx.ModelProto:
+def _by(model: onnx.ModelProto, *passes: InPlacePass) -> onnx.ModelProto:
     graph = onnx_ir.from_proto(model)
-    for each in passes:
-        each(graph)
+    Sequential(*passes)(graph)
     return onnx_ir.to_proto(graph)
 
 

@@ -8,7 +8,7 @@ import onnx
 
 from kdguard.export.errors import MissingDependencyError, UserError
 from kdguard.export.image_pairs import load_pairs
-from kdguard.export.model_card import CardOverrides, ModelCard, check_extra_inputs, infer_card, read_card, write_card
+from kdguard.export.model_card import CardOverrides, ModelCard, check_extra_inputs, infer_card, read_card
 from kdguard.export.tasks import get_task
 from kdguard.runtime.engines.session import Engine
 from kdguard.runtime.probe import (
@@ -31,6 +31,8 @@ def resolve_card(
     where: str = "the model",
     overrides: CardOverrides | None = None,
     data: Path | None = None,
+    *,
+    borrowed: ModelCard | None = None,
 ) -> ModelCard:
     """The model's own card, or one worked out from its inputs and probe runs; its task is always known.
 
@@ -38,12 +40,13 @@ def resolve_card(
         overrides: what the user says; it wins, and a card that says otherwise is told of.
         data: image pairs on which the value range is found where neither card nor user states it;
             without them it is [0, 1].
+        borrowed: card to take where the model has none.
 
     Raises:
         UserError: neither card nor task, or they contradict each other; unreadable data.
     """
     overrides = CardOverrides() if overrides is None else overrides
-    card = read_card(model)
+    card = read_card(model) or borrowed
     known = card.task if card else None
     if task is not None and known is not None and task != known:
         in_pipeline = f"the pipeline says {task}; write task: {known}"
@@ -113,7 +116,7 @@ def resolve_common_card(
 ) -> ModelCard:
     """The card under which a teacher and its hardened model are compared.
 
-    A foreign teacher borrows the card that `kdguard harden` wrote into the hardened model.
+    A foreign teacher borrows the card that hardening or building worked out for it.
 
     Args:
         overrides: as for `resolve_card`.
@@ -135,7 +138,7 @@ def resolve_common_card(
             "is this its teacher?"
         )
     known = task or (tasks.pop() if tasks else None)
-    card = _resolved_for_both(teacher, hardened, known, where, overrides, data)
+    card = resolve_card(teacher, known, where, overrides, data, borrowed=second)
     clean, other = (_declared_channels(model, card) for model in (teacher, hardened))
     if clean and other and clean != other:
         raise UserError(
@@ -143,23 +146,6 @@ def resolve_common_card(
             f"{counted(other, 'channel')}; is this its teacher?"
         )
     return card
-
-
-def _resolved_for_both(
-    teacher: onnx.ModelProto,
-    hardened: Shipped,
-    task: str | None,
-    where: str,
-    overrides: CardOverrides | None,
-    data: Path | None,
-) -> ModelCard:
-    """The teacher's card; where it has none, the one that hardening or building worked out for it."""
-    if read_card(teacher) or not (borrowed := card_of(hardened)):
-        return resolve_card(teacher, task, where, overrides, data)
-    with_card = onnx.ModelProto()
-    with_card.CopyFrom(teacher)
-    write_card(with_card, borrowed)
-    return resolve_card(with_card, task, where, overrides, data)
 
 
 def _declared_channels(model: Shipped, card: ModelCard) -> int:

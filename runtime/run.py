@@ -22,7 +22,7 @@ from kdguard.runtime.bench.results import Bench
 from kdguard.runtime.bench.subject import Subject, choose_size
 from kdguard.runtime.bench.tables import bench_tables
 from kdguard.runtime.box.report import BoxReport, measure_equality, students_of_users
-from kdguard.runtime.box.section import BOX_NAME, GATED_NAME, check_keys, write_box, write_gated
+from kdguard.runtime.box.section import BOX_NAME, GATED_NAME, check_keys, write_box, write_gate
 from kdguard.runtime.fidelity import FidelityReport, RestoredImage, measure_fidelity
 from kdguard.runtime.harden import harden
 from kdguard.runtime.manifest import Manifest, manifest_path
@@ -268,7 +268,7 @@ def _box(
     if pipeline.box is None:
         return None
     announce("box")
-    gated = write_gated(pipeline.box, base, out)
+    gated = write_gate(pipeline.box, base, out, models[1])
     return BoxReport(
         sealed=write_box(pipeline.box, base, out, board.tap),
         gate=measure_equality(models[1], gated, card, pairs) if gated else None,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import joblib
 
-from kdguard.export.files import sha256_of_file
 from kdguard.export.model_card import ModelCard
+from kdguard.export.onnx_files import sha256_of_model
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.runtime.bench.interleave import Timed, interleave
 from kdguard.runtime.bench.op_alone import find_cases, measure_case
@@ -54,9 +54,9 @@ def bench(subject: Subject, options: BenchOptions) -> Bench:
     threads = options.threads or joblib.cpu_count(only_physical_cores=True)
     return Bench(
         teacher=str(subject.teacher),
-        teacher_sha256=sha256_of_file(subject.teacher),
+        teacher_sha256=sha256_of_model(subject.teacher),
         hardened=str(subject.hardened),
-        hardened_sha256=sha256_of_file(subject.hardened),
+        hardened_sha256=sha256_of_model(subject.hardened),
         size=list(subject.size),
         input_shape=list(subject.tensor.shape),
         rounds=options.rounds,

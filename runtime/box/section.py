@@ -7,14 +7,12 @@ from pathlib import Path
 import onnx
 from pydantic import Field, model_validator
 
-from kdguard.export.onnx_files import load_onnx, save_onnx
-from kdguard.graph_passes.insert_key_gate import gate_model
 from kdguard.runtime.box.contents import Augmentation
 from kdguard.runtime.box.gate_keys import collect_digests, parse_hints
 from kdguard.runtime.box.keys import collect_holders
 from kdguard.runtime.box.seal import SealReport, seal
 from kdguard.runtime.box.signing import read_signing_key
-from kdguard.runtime.gated_manifest import report_gate, write_gated_manifest
+from kdguard.runtime.write_gated import write_gated
 from kdguard.runtime.yaml_section import YamlSection
 
 BOX_NAME, GATED_NAME = "hardened.box", "gated.onnx"
@@ -58,15 +56,12 @@ def check_keys(section: BoxSection, base: Path) -> None:
         parse_hints(section.hints)
 
 
-def write_gated(section: BoxSection, base: Path, out: Path) -> onnx.ModelProto | None:
-    """`gated.onnx` from `hardened.onnx`, with a manifest; None where no gate is asked for."""
+def write_gate(section: BoxSection, base: Path, out: Path, hardened: onnx.ModelProto) -> onnx.ModelProto | None:
+    """`gated.onnx` from the model in `hardened.onnx`, with a manifest; None where no gate is asked for."""
     if not section.gate:
         return None
-    hardened, path = out / "hardened.onnx", out / GATED_NAME
-    model = load_onnx(hardened)
-    gated = gate_model(model, collect_digests([base / file for file in section.gate]), parse_hints(section.hints))
-    save_onnx(gated, path)
-    write_gated_manifest(hardened, path, report_gate(hardened, path, model, gated))
+    digests = collect_digests([base / file for file in section.gate])
+    gated, _ = write_gated(hardened, out / "hardened.onnx", out / GATED_NAME, digests, parse_hints(section.hints))
     return gated
 
 

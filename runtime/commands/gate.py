@@ -29,14 +29,13 @@ def gate(
     from kdguard.export.errors import UserError
     from kdguard.export.files import check_onnx_name, check_outputs, write_json
     from kdguard.export.large_models import data_path, is_large
-    from kdguard.export.onnx_files import load_onnx, model_files, save_onnx
-    from kdguard.graph_passes.insert_key_gate import gate_model
+    from kdguard.export.onnx_files import load_onnx, model_files
     from kdguard.graph_passes.key_gate import read_gate
     from kdguard.runtime.box.gate_keys import collect_digests, parse_hints
-    from kdguard.runtime.gated_manifest import report_gate, write_gated_manifest
     from kdguard.runtime.manifest import manifest_path
     from kdguard.runtime.terminal import say
     from kdguard.runtime.wording import counted
+    from kdguard.runtime.write_gated import write_gated
 
     check_onnx_name(output)
     inputs = [*model_files(hardened), *(holders or ())]
@@ -47,10 +46,7 @@ def gate(
         check_outputs([data_path(output)], inputs)
     if read_gate(model) is not None:
         raise UserError(f"{hardened} has a key gate already; gate the hardened model that it was made from anew")
-    gated = gate_model(model, digests, ranks)
-    save_onnx(gated, output)
-    report = report_gate(hardened, output, model, gated)
-    write_gated_manifest(hardened, output, report)
+    _, report = write_gated(model, hardened, output, digests, ranks)
     keys, driven, hinted = (
         counted(len(found), word)
         for found, word in ((report.holders, "key"), (report.driven, "layer"), (report.hints, "layer"))

@@ -1,15 +1,17 @@
-"""What is written down of a gated model: the hardened model's manifest goes on, with the gate in it."""
+"""A gated model on disk: the model and, beside it, the hardened model's manifest with the gate in it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
 from pydantic import Field
 
 from kdguard.export.files import write_json
-from kdguard.export.onnx_files import sha256_of_model
-from kdguard.graph_passes.key_gate import read_gate
+from kdguard.export.onnx_files import save_onnx, sha256_of_model
+from kdguard.graph_passes.insert_key_gate import gate_model
+from kdguard.graph_passes.key_gate import KeyDigest, read_gate
 from kdguard.runtime.manifest import ManifestGate, find_manifest, manifest_path
 from kdguard.runtime.wording import counted
 
@@ -21,22 +23,33 @@ class GateReport(ManifestGate):
     added_bytes: int = Field(description="what the gate adds to the model")
 
 
-def report_gate(hardened: Path, gated: Path, model: onnx.ModelProto, with_gate: onnx.ModelProto) -> GateReport:
-    """What is said of a gate that was put into a model.
+def write_gated(
+    model: onnx.ModelProto, hardened: Path, gated: Path, digests: Sequence[KeyDigest], hints: Mapping[str, int]
+) -> tuple[onnx.ModelProto, GateReport]:
+    """Put a gate into a model, and write that with its manifest.
 
     Args:
         hardened: file of `model`.
-        gated: file of `with_gate`.
+        gated: file to write.
+        digests: as for `gate_model`.
+        hints: likewise.
+
+    Raises:
+        UserError: as `gate_model`, or the folder cannot be written.
     """
+    with_gate = gate_model(model, digests, hints)
+    save_onnx(with_gate, gated)
     gate = read_gate(with_gate)
     assert gate is not None
     added = with_gate.ByteSize() - model.ByteSize()
-    return GateReport.model_validate(
+    report = GateReport.model_validate(
         {"gated": gated.name, "hardened": hardened.name, "added_bytes": added, **gate.summary()}
     )
+    _write_manifest(hardened, gated, report)
+    return with_gate, report
 
 
-def write_gated_manifest(hardened: Path, gated: Path, report: GateReport) -> None:
+def _write_manifest(hardened: Path, gated: Path, report: GateReport) -> None:
     """Write the hardened model's manifest beside the gated one, for its hash; nothing where there is none."""
     found = find_manifest(hardened)
     if found is None:
