@@ -88,80 +88,121 @@ static inline void weigh(const Settings& settings, const Rows& shared, const flo
     for (std::int64_t entry = 0; entry < rank * POSITIONS; ++entry) values[entry] = finite_or_zero(values[entry]);
 }
 
-// to[c] = from[c] + sum of components, for neighbouring channels whose rows lie `apart` floats from each other.
-// vectors: [k, C], from the first of these channels on.
-template <int Rank, int Channels>
-static void add_some(const float* from, std::int64_t from_apart, const float* vectors, std::int64_t channels,
-                     const float* values, float* to, std::int64_t to_apart) {
+// Where changed floats go: rows of a buffer, for whoever has more to do with them.
+struct Buffer {
+    float* rows;
+    std::int64_t apart;
+
+    void put(std::int64_t c, std::int64_t p, Lanes, Lanes now) const { store(rows + c * apart + p, now); }
+};
+
+// The output itself, and by how much it differs from the map where somebody wants to undo that.
+template <bool Past, bool Undone>
+struct Output {
+    float *rows, *change;
+    std::int64_t apart;
+
+    void put(std::int64_t c, std::int64_t p, Lanes read, Lanes now) const {
+        write(rows + c * apart + p, now);
+        if constexpr (Undone) write(change + c * apart + p, finite_lanes(now - read));
+    }
+
+    static void write(float* to, Lanes value) {
+        if constexpr (Past) {
+            store_past_caches(to, value);
+        } else {
+            store(to, value);
+        }
+    }
+};
+
+// Puts from[c] + sum of components, for neighbouring channels. vectors: [k, C], from the first of these channels on.
+template <int Rank, int Channels, class Target>
+static void add_some(const float* from, std::int64_t apart, const float* vectors, std::int64_t channels,
+                     const float* values, const Target& target) {
     for (std::int64_t p = 0; p < POSITIONS; p += LANES) {
         Lanes value[Rank];
         for (int t = 0; t < Rank; ++t) value[t] = load(values + t * POSITIONS + p);
         for (int c = 0; c < Channels; ++c) {
             Lanes sum = vectors[c] * value[0];
             for (int t = 1; t < Rank; ++t) sum += vectors[t * channels + c] * value[t];
-            const Lanes read = load(from + c * from_apart + p);
-            store(to + c * to_apart + p, read + sum);
+            const Lanes read = load(from + c * apart + p);
+            target.put(c, p, read, read + sum);
         }
+    }
+}
+
+template <int Channels, class Target>
+static void add_up_to_four(const float* from, std::int64_t apart, const float* vectors, std::int64_t channels,
+                           const float* values, int rank, const Target& target) {
+    switch (rank) {
+        case 1: add_some<1, Channels>(from, apart, vectors, channels, values, target); break;
+        case 2: add_some<2, Channels>(from, apart, vectors, channels, values, target); break;
+        case 3: add_some<3, Channels>(from, apart, vectors, channels, values, target); break;
+        default: add_some<AT_ONCE, Channels>(from, apart, vectors, channels, values, target);
     }
 }
 
 // The same for any rank, four components at a time.
 template <int Channels>
-static void add_components(const float* from, std::int64_t from_apart, const float* vectors, std::int64_t channels,
-                           const float* values, int rank, float* to, std::int64_t to_apart) {
+static void add_components(const float* from, const float* vectors, std::int64_t channels, const float* values,
+                           int rank, const Buffer& moved) {
     for (int first = 0; first < rank; first += AT_ONCE) {
-        const float* some = vectors + first * channels;
-        const float* their = values + first * POSITIONS;
-        switch (rank - first) {
-            case 1: add_some<1, Channels>(from, from_apart, some, channels, their, to, to_apart); break;
-            case 2: add_some<2, Channels>(from, from_apart, some, channels, their, to, to_apart); break;
-            case 3: add_some<3, Channels>(from, from_apart, some, channels, their, to, to_apart); break;
-            default: add_some<AT_ONCE, Channels>(from, from_apart, some, channels, their, to, to_apart);
-        }
-        from = to;
-        from_apart = to_apart;
+        add_up_to_four<Channels>(from, POSITIONS, vectors + first * channels, channels, values + first * POSITIONS,
+                                 rank - first, moved);
+        from = moved.rows;
     }
 }
 
-// Writes up to four channels of a tile, from channel `first` on.
+// Up to four channels of a tile whose positions may be fewer, of whatever type.
 template <class Element>
-static void write_channels(const Settings& settings, const Rows& shared, const float* tile, const float* values,
-                           std::int64_t channels, std::int64_t first, std::int64_t some, std::int64_t length,
-                           std::int64_t start, std::int64_t count, float* moved, Element* output, float* change) {
-    Element* to = output + first * length + start;
-    const bool straight = sizeof(Element) == sizeof(float) && count == POSITIONS && change == nullptr;
-    float* target = straight ? reinterpret_cast<float*>(to) : moved;
-    const std::int64_t apart = straight ? length : POSITIONS;
+static void write_channels(const Settings& settings, const float* vectors, const float* tile, const float* values,
+                           std::int64_t channels, std::int64_t some, std::int64_t length, std::int64_t count,
+                           float* moved, Element* output, float* change) {
     if (some == AT_ONCE) {
-        add_components<AT_ONCE>(tile, POSITIONS, shared.rows + first, channels, values, settings.rank, target, apart);
+        add_components<AT_ONCE>(tile, vectors, channels, values, settings.rank, Buffer{moved, POSITIONS});
     } else {
         for (std::int64_t c = 0; c < some; ++c) {
-            add_components<1>(tile + c * POSITIONS, 0, shared.rows + first + c, channels, values, settings.rank,
-                                 target + c * apart, 0);
+            add_components<1>(tile + c * POSITIONS, vectors + c, channels, values, settings.rank,
+                              Buffer{moved + c * POSITIONS, POSITIONS});
         }
     }
-    if (straight) return;
     for (std::int64_t c = 0; c < some; ++c) {
         const float* read = tile + c * POSITIONS;
         const float* now = moved + c * POSITIONS;
-        Element* row = to + c * length;
+        Element* row = output + c * length;
         float unused;
         for (std::int64_t p = 0; p < count; ++p) {
-            float* by = change == nullptr ? &unused : change + (first + c) * length + start + p;
-            row[p] = write_element<Element>(read[p], now[p], by);
+            row[p] = write_element<Element>(read[p], now[p], change == nullptr ? &unused : change + c * length + p);
         }
     }
 }
+
+// Four channels of a whole tile of floats, which need no buffer.
+template <bool Past>
+static void write_floats(const Settings& settings, const float* vectors, const float* tile, const float* values,
+                         std::int64_t channels, std::int64_t length, float* output, float* change) {
+    if (change == nullptr) {
+        add_up_to_four<AT_ONCE>(tile, POSITIONS, vectors, channels, values, settings.rank,
+                                Output<Past, false>{output, nullptr, length});
+    } else {
+        add_up_to_four<AT_ONCE>(tile, POSITIONS, vectors, channels, values, settings.rank,
+                                Output<Past, true>{output, change, length});
+    }
+}
+
+static inline bool starts_a_line(const void* address) { return reinterpret_cast<std::uintptr_t>(address) % 64 == 0; }
 
 // Floats that `amplify_tile` works in.
 constexpr std::int64_t amplify_workspace(std::int64_t channels, int projections) {
     return (channels + projections + AT_ONCE) * POSITIONS;
 }
 
-// Positions `start` on of one image: map and output [C, P]; change [C, P] or null.
+// Positions `start` on of one image: map and output [C, P]; change [C, P] or null. past_caches: nobody reads the
+// output while caches could still hold it.
 template <class Element>
 static void amplify_tile(const Settings& settings, const Rows& shared, const Element* map, std::int64_t channels,
-                  std::int64_t length, std::int64_t start, Element* output, float* change,
+                         std::int64_t length, std::int64_t start, Element* output, float* change, bool past_caches,
                          float* workspace) {
     const std::int64_t count = min(POSITIONS, length - start);
     float* tile = workspace;
@@ -175,11 +216,25 @@ static void amplify_tile(const Settings& settings, const Rows& shared, const Ele
     }
     project_all(tile, shared.rows, channels, settings.projections(), values);
     weigh(settings, shared, tile, channels, start, count, values);
+    output += start;
+    if (change != nullptr) change += start;
+    const bool whole = sizeof(Element) == sizeof(float) && count == POSITIONS && settings.rank <= AT_ONCE;
+    past_caches &= whole && starts_a_line(output) && starts_a_line(change) && length % LANES == 0;
     for (std::int64_t c = 0; c < channels; c += AT_ONCE) {
         const std::int64_t some = min(AT_ONCE, channels - c);
-        write_channels(settings, shared, tile + c * POSITIONS, values, channels, c, some, length, start, count, moved,
-                       output, change);
+        const float* vectors = shared.rows + c;
+        const float* read = tile + c * POSITIONS;
+        float* by = change == nullptr ? nullptr : change + c * length;
+        if (whole && some == AT_ONCE) {
+            float* to = reinterpret_cast<float*>(output + c * length);
+            (past_caches ? write_floats<true> : write_floats<false>)(settings, vectors, read, values, channels, length,
+                                                                     to, by);
+        } else {
+            write_channels(settings, vectors, read, values, channels, some, length, count, moved, output + c * length,
+                           by);
+        }
     }
+    if (past_caches) finish_stores();
 }
 
 }  // namespace KDGUARD_ISA

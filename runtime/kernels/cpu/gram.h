@@ -10,7 +10,7 @@
 namespace kdguard {
 namespace KDGUARD_ISA {
 
-constexpr std::int64_t PANEL = 1024;  // positions copied side by side: a page of each channel, which memory likes best
+constexpr std::int64_t PANEL = 512;  // positions copied side by side
 
 // Copies `count` sampled positions of all channels, from the `first` on, into rows of PANEL floats, less the mean.
 // Rows that no channel fills stay as they are.
@@ -32,8 +32,20 @@ static void pack(const Element* map, const MapShape& shape, int stride, const fl
     }
 }
 
+// Channels of the panel after this one, which memory hands over while there is arithmetic to do.
+template <class Element>
+struct Ahead {
+    const Element* first;
+    std::int64_t channels, apart;
+
+    void fetch(std::int64_t p) const {
+        for (std::int64_t c = 0; c < channels; ++c) __builtin_prefetch(first + c * apart + p, 0, 2);
+    }
+};
+
 // Adds the products of one tile of channels over a panel to its sums.
-static inline void add_tile(const float* first, const float* second, Lanes* sums) {
+template <class Element>
+static inline void add_tile(const float* first, const float* second, Lanes* sums, const Ahead<Element>& ahead) {
     Lanes local[TILE_ROWS][TILE_COLUMNS];
     for (int i = 0; i < TILE_ROWS; ++i) {
         for (int j = 0; j < TILE_COLUMNS; ++j) local[i][j] = sums[i * TILE_COLUMNS + j];
@@ -45,6 +57,7 @@ static inline void add_tile(const float* first, const float* second, Lanes* sums
             const Lanes left = load(first + i * PANEL + p);
             for (int j = 0; j < TILE_COLUMNS; ++j) local[i][j] += left * right[j];
         }
+        ahead.fetch(p);
     }
     for (int i = 0; i < TILE_ROWS; ++i) {
         for (int j = 0; j < TILE_COLUMNS; ++j) sums[i * TILE_COLUMNS + j] = local[i][j];
@@ -67,15 +80,24 @@ template <class Element>
 static void gram_piece(const Element* map, const MapShape& shape, int stride, const float* mean, std::int64_t first,
                        std::int64_t last, float* gram, float* workspace) {
     const std::int64_t channels = shape.channels, down = tiles_down(channels), across = tiles_across(channels);
-    std::memset(workspace, 0, gram_workspace(channels) * sizeof(float));
     float* panel = workspace;
     Lanes* sums = reinterpret_cast<Lanes*>(workspace + across * TILE_COLUMNS * PANEL);
+    std::memset(panel + channels * PANEL, 0, (across * TILE_COLUMNS - channels) * PANEL * sizeof(float));
+    std::memset(sums, 0, down * TILE_ROWS * across * TILE_COLUMNS * sizeof(Lanes));
+    const std::int64_t length = shape.positions();
+    std::int64_t tiles = 0;
+    for (std::int64_t i = 0; i < down; ++i) tiles += across - i * TILE_ROWS / TILE_COLUMNS;
     for (std::int64_t start = first; start < last; start += PANEL) {
         pack(map, shape, stride, mean, start, min(PANEL, last - start), panel);
+        const std::int64_t next = start + PANEL;
+        const std::int64_t fetched = stride == 1 && next + PANEL <= length ? channels : 0;
+        std::int64_t done = 0;
         for (std::int64_t i = 0; i < down; ++i) {
-            for (std::int64_t j = i * TILE_ROWS / TILE_COLUMNS; j < across; ++j) {
+            for (std::int64_t j = i * TILE_ROWS / TILE_COLUMNS; j < across; ++j, ++done) {
+                const std::int64_t from = done * fetched / tiles, to = (done + 1) * fetched / tiles;
                 add_tile(panel + i * TILE_ROWS * PANEL, panel + j * TILE_COLUMNS * PANEL,
-                         sums + (i * across + j) * TILE_ROWS * TILE_COLUMNS);
+                         sums + (i * across + j) * TILE_ROWS * TILE_COLUMNS,
+                         Ahead<Element>{map + from * length + next, to - from, length});
             }
         }
     }

@@ -12,16 +12,25 @@ namespace KDGUARD_ISA {
 template <class Element>
 static void amplify_entry(const Settings& settings, const float* rows, const float* offsets, const float* mean,
                           float excess, float strength, const Element* map, std::int64_t channels,
-                          std::int64_t length, std::int64_t start, Element* output, float* change, float* workspace) {
+                          std::int64_t length, std::int64_t start, Element* output, float* change, bool past_caches,
+                          float* workspace) {
     amplify_tile(settings, Rows{rows, offsets, mean, excess, strength}, map, channels, length, start, output, change,
-                 workspace);
+                 past_caches, workspace);
 }
 
 template <class Element>
-static void restore(const Element* perturbed, const float* change, std::int64_t count, Element* restored) {
-    for (std::int64_t p = 0; p < count; ++p) {
-        restored[p] = static_cast<Element>(static_cast<float>(perturbed[p]) - change[p]);
+static void restore(const Element* perturbed, const float* change, std::int64_t count, bool past_caches,
+                    Element* restored) {
+    std::int64_t p = 0;
+    if constexpr (sizeof(Element) == sizeof(float)) {
+        if (past_caches && starts_a_line(restored)) {
+            for (; p + LANES <= count; p += LANES) {
+                store_past_caches(restored + p, load(perturbed + p) - load(change + p));
+            }
+            finish_stores();
+        }
     }
+    for (; p < count; ++p) restored[p] = static_cast<Element>(static_cast<float>(perturbed[p]) - change[p]);
 }
 
 static void project(const float* gram, float* vectors, float* workspace, int channels, int rank) {

@@ -14,8 +14,9 @@ struct ElementKernels {
                        std::int64_t last, float* gram, float* workspace);
     void (*amplify_tile)(const Settings&, const float* rows, const float* offsets, const float* mean, float excess,
                          float strength, const Element* map, std::int64_t channels, std::int64_t length,
-                         std::int64_t start, Element* output, float* change, float* workspace);
-    void (*restore)(const Element* perturbed, const float* change, std::int64_t count, Element* restored);
+                         std::int64_t start, Element* output, float* change, bool past_caches, float* workspace);
+    void (*restore)(const Element* perturbed, const float* change, std::int64_t count, bool past_caches,
+                    Element* restored);
 };
 
 struct CpuKernels {

@@ -29,10 +29,38 @@ typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(s
 static inline Lanes load(const float* from) { return *reinterpret_cast<const Lanes*>(from); }
 static inline void store(float* to, Lanes value) { *reinterpret_cast<Lanes*>(to) = value; }
 
+// The same for addresses that are multiples of a register's size and will not be read soon: memory is not read first,
+// and what the caches hold stays there. `finish_stores` before other threads may read.
+#if defined(__AVX512F__)
+static inline void store_past_caches(float* to, Lanes value) { __builtin_ia32_movntps512(to, value); }
+#elif defined(__AVX__)
+static inline void store_past_caches(float* to, Lanes value) { __builtin_ia32_movntps256(to, value); }
+#elif defined(__SSE__)
+static inline void store_past_caches(float* to, Lanes value) { __builtin_ia32_movntps(to, value); }
+#else
+static inline void store_past_caches(float* to, Lanes value) { store(to, value); }
+#endif
+
+static inline void finish_stores() {
+#if defined(__SSE__)
+    __builtin_ia32_sfence();
+#endif
+}
+
+static inline Lanes finite_lanes(Lanes value) {
+    const Lanes probe = value * 0.0f;
+    return probe == probe ? value : Lanes{};
+}
+
+// By halves: one lane after the other would wait for each sum.
 static inline float sum(Lanes value) {
-    float total = 0.0f;
-    for (int lane = 0; lane < LANES; ++lane) total += value[lane];
-    return total;
+    typedef float Eight __attribute__((vector_size(32), aligned(4), may_alias));
+    typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+    float lanes[16] = {};
+    store(lanes, value);
+    const Eight eight = *reinterpret_cast<const Eight*>(lanes) + *reinterpret_cast<const Eight*>(lanes + 8);
+    const Four four = *reinterpret_cast<const Four*>(&eight) + *(reinterpret_cast<const Four*>(&eight) + 1);
+    return (four[0] + four[1]) + (four[2] + four[3]);
 }
 
 }  // namespace KDGUARD_ISA

@@ -18,8 +18,10 @@ namespace generic { extern const CpuKernels kernels; }
 
 namespace {
 
-constexpr std::int64_t GRAM_PIECES = 32;
-constexpr std::int64_t PARTIAL_GRAM_FLOATS = 2 << 20;  // of all pieces together, about
+constexpr std::int64_t FEWEST_PIECES = 4, MOST_PIECES = 16;  // of a Gram matrix, each of about
+constexpr std::int64_t PANELS = 4;                           // at least, or else adding up takes longer than it helps
+constexpr std::int64_t PARTIAL_GRAM_FLOATS = 2 << 20;        // of all pieces together, about
+constexpr std::int64_t CACHE = 32 << 20;  // bytes that few cores share more of; systems count it in different ways
 constexpr std::int64_t RESTORED_AT_ONCE = 1 << 16;
 
 const CpuKernels& best() {
@@ -46,6 +48,10 @@ float* workspace(std::size_t floats) {
     return reinterpret_cast<float*>((address + LINE - 1) / LINE * LINE);
 }
 
+// Whether a node touches more than the last cache holds. Then what it writes first is gone before anybody reads it, and
+// to keep it out of the caches saves traffic: memory need not be read before it is written.
+bool outgrows_cache(std::int64_t bytes) { return bytes > CACHE; }
+
 // Gram matrix [C, C] of one image's sampled positions, divided by how many they are.
 template <class Element>
 void gram_matrix(const Parallel& parallel, const CpuKernels& kernels, const Settings& settings, const MapShape& shape,
@@ -53,8 +59,9 @@ void gram_matrix(const Parallel& parallel, const CpuKernels& kernels, const Sett
     const std::int64_t count = shape.sampled(settings.stride);
     const std::int64_t size = shape.channels * shape.channels;
     // How the positions are cut must not depend on the number of threads, or else rounding would.
-    const std::int64_t most = std::clamp<std::int64_t>(PARTIAL_GRAM_FLOATS / size, 1, GRAM_PIECES);
     const std::int64_t panels = (count + kernels.panel - 1) / kernels.panel;
+    const std::int64_t wanted = std::clamp(panels / PANELS, FEWEST_PIECES, MOST_PIECES);
+    const std::int64_t most = std::clamp<std::int64_t>(PARTIAL_GRAM_FLOATS / size, 1, wanted);
     const std::int64_t length = (panels + most - 1) / most * kernels.panel, pieces = (count + length - 1) / length;
     std::vector<float> partial(pieces * size);
     in_parallel(parallel, pieces, [&](std::size_t piece) {
@@ -96,6 +103,7 @@ void perturb(const Parallel& parallel, const Settings& settings, const MapShape&
     std::vector<float> offsets(projections), means(settings.centred ? channels : 0), scratch(TAIL_GROUPS * rank * rank);
     const float* mean = settings.centred ? means.data() : nullptr;
     const std::int64_t tiles = (length + kernels.positions - 1) / kernels.positions;
+    const bool past_caches = outgrows_cache(whole * (2 * sizeof(Element) + (change == nullptr ? 0 : sizeof(float))));
     for (std::int64_t image = 0; image < shape.images; ++image) {
         const Element* own = map + image * whole;
         if (settings.centred) {
@@ -111,7 +119,7 @@ void perturb(const Parallel& parallel, const Settings& settings, const MapShape&
         in_parallel(parallel, tiles, [&](std::size_t tile) {
             element.amplify_tile(settings, rows.data(), offsets.data(), mean, excess, strength, own, channels, length,
                                  static_cast<std::int64_t>(tile) * kernels.positions, output + image * whole,
-                                 change == nullptr ? nullptr : change + image * whole,
+                                 change == nullptr ? nullptr : change + image * whole, past_caches,
                                  workspace(kernels.amplify_workspace(channels, projections)));
         });
     }
@@ -121,9 +129,10 @@ template <class Element>
 void restore(const Parallel& parallel, std::int64_t count, const Element* perturbed, const float* change,
              Element* restored) {
     const auto& element = of(best(), perturbed);
+    const bool past_caches = outgrows_cache(count * (2 * sizeof(Element) + sizeof(float)));
     in_parallel(parallel, (count + RESTORED_AT_ONCE - 1) / RESTORED_AT_ONCE, [&](std::size_t piece) {
         const std::int64_t first = static_cast<std::int64_t>(piece) * RESTORED_AT_ONCE;
-        element.restore(perturbed + first, change + first, std::min(RESTORED_AT_ONCE, count - first),
+        element.restore(perturbed + first, change + first, std::min(RESTORED_AT_ONCE, count - first), past_caches,
                         restored + first);
     });
 }
