@@ -69,6 +69,7 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     out = overrides.out or pipeline.out
     inputs = _inputs(path, pipeline)
     _check_json(json, out, inputs)
+    keys = read_keys(pipeline.box, path.parent) if pipeline.box else None
     _clear_run_folder(out, inputs)
     data = _data_folders(pipeline, path.parent, out)
 
@@ -79,7 +80,6 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     _check_tap(pipeline, clean)
     pairs = _load_data(pipeline, card, data)
     _check_bench(pipeline, card)
-    keys = read_keys(pipeline.box, path.parent) if pipeline.box else None
     announce("harden")
     manifest = _harden(pipeline, teacher, out, data["calibration"])
     announce("verify")
