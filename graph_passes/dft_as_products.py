@@ -29,8 +29,9 @@ class DftAsProducts(GraphPass):
     """
 
     def requires(self, model: onnx.ModelProto) -> None:
-        values = _values(model)
-        for node in _transforms(model):
+        transforms = _transforms(model)
+        values = _values(model) if transforms else {}
+        for node in transforms:
             if _rank(node, values) == 0:
                 raise PreconditionError(f"DFT {node.name!r}: the number of axes of its input is not known")
             if (axis := _input(node, 2)) and _constant(model, axis) is None:

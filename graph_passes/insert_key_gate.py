@@ -98,7 +98,8 @@ class InsertKeyGate(GraphPass):
                 "there is nothing for a key to open: the model has no hardened layer that a key may switch off "
                 "(compensated ones stay on), and no hints were asked for; harden it, or name hint layers"
             )
-        self._check_hints(model)
+        if self.hints:
+            self._check_hints(model)
 
     def _check_hints(self, model: onnx.ModelProto) -> None:
         values = infer_value_infos(model)
@@ -119,7 +120,7 @@ class InsertKeyGate(GraphPass):
     def call(self, model: onnx.ModelProto) -> PassResult:
         if read_gate(model) is not None:
             return PassResult(model, modified=False)
-        layers = {layer.name: layer for layer in find_layers(model)}
+        layers = {layer.name: layer for layer in find_layers(model)} if self.hints else {}
         driven = {entry.layer for entry in drivable_layers(model)}
         result = onnx.ModelProto()
         result.CopyFrom(model)

@@ -1,9 +1,9 @@
 """One call that opens a shipped model, for everybody: with a key its holder gets hints, without one all else.
 
->>> from kdguard.runtime import open_model
->>> model = open_model(Path("hardened.onnx"))
+>>> from kdguard.runtime import open_model, read_gate_secret
+>>> model = open_model("gated.onnx")
 >>> restored = model.restore(image)
->>> open_model(Path("hardened.onnx"), key).hints(image)
+>>> open_model("gated.onnx", read_gate_secret("alice.gate")).hints(image)
 {'relu_13': array([[[...]]], dtype=float32)}
 """
 
@@ -22,7 +22,6 @@ from kdguard.export.image_tensor import image_to_tensor
 from kdguard.export.model_card import KEY_INPUT, CardOverrides, ModelCard
 from kdguard.export.tasks import Image
 from kdguard.graph_passes.key_gate import HINT_PREFIX, KEY_BITS, GateSecret, key_tensor
-from kdguard.graph_passes.key_gate.keys import SECRET_BYTES
 from kdguard.runtime.engines.session import Engine
 from kdguard.runtime.image_session import ImageSession
 from kdguard.runtime.inference import Provider
@@ -54,18 +53,22 @@ class OpenedModel:
         self._shipped, self._provider, self._threads = shipped, provider, threads
         self.session = start(shipped, card, provider=provider, threads=threads)
         self.gated = KEY_INPUT in _inputs(shipped)
-        self._further = {KEY_INPUT: _as_tensor(key)} if self.gated else {}
+        self._further = self._inputs_for(key)
 
     def with_key(self, key: GateSecret | bytes | None) -> OpenedModel:
         """The same model for another caller, whose key this one does not see; sessions are shared.
 
         The first call starts the session for hints, where the model has some; the others cost nothing. All may be asked
         at the same time, from several threads.
+
+        Raises:
+            UserError: the key has not the form of one, see `open_model`.
         """
+        further = self._inputs_for(key)
         if self._hint_outputs:
             _ = self._hinting  # a copy would start its own
         other = copy.copy(self)
-        other._further = {KEY_INPUT: _as_tensor(key)} if self.gated else {}
+        other._further = further
         return other
 
     def restore(self, degraded: Image) -> Image:
@@ -93,6 +96,12 @@ class OpenedModel:
             raise UserError(NO_HINTS)
         names = [name.removeprefix(HINT_PREFIX) for name in self._hint_outputs]
         return {name: values[0] for name, values in zip(names, found, strict=True)}
+
+    def _inputs_for(self, key: GateSecret | bytes | None) -> dict[str, NDArray[np.float32]]:
+        secret = _as_secret(key)
+        if not self.gated:
+            return {}
+        return {KEY_INPUT: np.zeros(KEY_BITS, np.float32) if secret is None else key_tensor(secret)}
 
     @cached_property
     def _hint_outputs(self) -> list[str]:
@@ -122,25 +131,34 @@ def open_model(
 
     Args:
         path: an ONNX file, or an engine with its manifest.
-        key: a holder's gate secret. A wrong one, of whatever length, gives what none gives; so does any key to a
-            model without a gate.
+        key: a holder's gate secret, as `kdguard.runtime.read_gate_secret` reads it from his file, or its 32 bytes. A
+            wrong one gives what none gives; so does any key to a model without a gate.
         task: of a model without a card; such a one is probed for scale and size multiple.
         overrides: what the caller knows better than the card.
 
     Raises:
-        UserError: unreadable model, no card and no task, or a task that contradicts the card.
+        UserError: unreadable model, no card and no task, or a task that contradicts the card; a key of another type or
+            length, whatever the model: that says nothing about which keys exist.
         MissingDependencyError: this machine cannot run it.
     """
+    key = _as_secret(key)
     shipped = load_shipped(Path(path))
     card = shipped.manifest.card if isinstance(shipped, Engine) else resolve_card(shipped, task, str(path), overrides)
     return OpenedModel(shipped, card, key, provider=provider, threads=threads)
 
 
-def _as_tensor(key: GateSecret | bytes | None) -> NDArray[np.float32]:
-    """[KEY_BITS]; zeros, which open nothing, for what is no key."""
-    if isinstance(key, bytes):
-        key = GateSecret(key) if len(key) == SECRET_BYTES else None
-    return np.zeros(KEY_BITS, np.float32) if key is None else key_tensor(key)
+def _as_secret(key: GateSecret | bytes | None) -> GateSecret | None:
+    """What was given for a key, by its form alone: neither a model nor its holders are asked.
+
+    Raises:
+        UserError: no secret and not 32 bytes, as a key file's text or its path are.
+    """
+    if key is None or isinstance(key, GateSecret):
+        return key
+    try:
+        return GateSecret(key)
+    except UserError as error:
+        raise UserError(f"key: {error}; read a holder's file with kdguard.runtime.read_gate_secret(path)") from None
 
 
 def _inputs(shipped: Shipped) -> set[str]:

@@ -22,7 +22,7 @@ from kdguard.runtime.bench.results import Bench
 from kdguard.runtime.bench.subject import Subject, choose_size
 from kdguard.runtime.bench.tables import bench_tables
 from kdguard.runtime.box.report import BoxReport, measure_equality, students_of_users
-from kdguard.runtime.box.section import BOX_NAME, GATED_NAME, check_keys, write_box, write_gate
+from kdguard.runtime.box.section import BOX_NAME, GATED_NAME, BoxKeys, read_keys, write_box, write_gate
 from kdguard.runtime.fidelity import FidelityReport, RestoredImage, measure_fidelity
 from kdguard.runtime.harden import harden
 from kdguard.runtime.manifest import Manifest, manifest_path
@@ -69,6 +69,7 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     out = overrides.out or pipeline.out
     inputs = _inputs(path, pipeline)
     _check_json(json, out, inputs)
+    keys = read_keys(pipeline.box, path.parent) if pipeline.box else None
     _clear_run_folder(out, inputs)
     data = _data_folders(pipeline, path.parent, out)
 
@@ -79,8 +80,6 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     _check_tap(pipeline, clean)
     pairs = _load_data(pipeline, card, data)
     _check_bench(pipeline, card)
-    if pipeline.box:
-        check_keys(pipeline.box, path.parent)
     announce("harden")
     manifest = _harden(pipeline, teacher, out, data["calibration"])
     announce("verify")
@@ -88,7 +87,7 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     fidelity, restored = _verify(pipeline, models, card, pairs)
     announce("attack")
     outcome = _attack(pipeline, overrides, out, data)
-    box = _box(pipeline, path.parent, out, models, card, pairs, outcome.scoreboard)
+    box = _box(keys, out, models, card, pairs, outcome.scoreboard) if keys else None
     timed = _bench(pipeline, out, models, card)
     announce("report")
     summary = RunSummary(
@@ -256,22 +255,19 @@ def _bench(
 
 
 def _box(
-    pipeline: Pipeline,
-    base: Path,
+    keys: BoxKeys,
     out: Path,
     models: tuple[onnx.ModelProto, onnx.ModelProto],
     card: ModelCard,
     pairs: list[ImagePair],
     board: Scoreboard,
-) -> BoxReport | None:
+) -> BoxReport:
     """The gate, the sealed box, and what students of each kind of user reached."""
-    if pipeline.box is None:
-        return None
     announce("box")
-    gated = write_gate(pipeline.box, base, out, models[1])
+    gated = write_gate(keys, out, models[1])
     return BoxReport(
-        sealed=write_box(pipeline.box, base, out, board.tap),
-        gate=measure_equality(models[1], gated, card, pairs) if gated else None,
+        sealed=write_box(keys, out, board.tap),
+        gate=measure_equality(models[1], *gated, card, pairs) if gated else None,
         students=students_of_users(board),
     )
 

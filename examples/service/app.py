@@ -83,7 +83,7 @@ def create_app(model_path: Path) -> FastAPI:
 
 
 def key_of(header: str | None) -> GateSecret:
-    """What the caller sent; something random in place of what is no key, so that it goes the same way."""
+    """What the caller sent; random bytes in place of what `with_key` would refuse, so that it goes the same way."""
     sent = re.fullmatch(r"(?i:Bearer) +([0-9a-fA-F]{64})", header or "")
     instead = secrets.token_bytes(32)
     return GateSecret(bytes.fromhex(sent[1]) if sent else instead)

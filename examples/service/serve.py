@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
 import uvicorn
 from app import create_app
+from app import log as service_log
 
 from kdguard.export.errors import UserError
 
@@ -26,6 +28,8 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    logging.basicConfig(format="%(levelname)s:     %(name)s: %(message)s")
+    service_log.setLevel(logging.INFO)  # which holder got hints
     # The access log of uvicorn names addresses and paths; headers, and with them keys, are in no log.
     uvicorn.run(app, host=given.host, port=given.port, limit_concurrency=MOST_CONNECTIONS)
 

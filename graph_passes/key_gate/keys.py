@@ -20,12 +20,14 @@ class GateSecret:
     """A holder's secret, 32 random bytes; it never shows in a repr.
 
     Raises:
-        UserError: another length.
+        UserError: another length, or no bytes.
     """
 
     value: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.value, bytes):  # text of 32 characters would pass for them
+            raise UserError(f"a gate secret is {SECRET_BYTES} bytes, and this is of type {type(self.value).__name__}")
         if len(self.value) != SECRET_BYTES:
             raise UserError(f"a gate secret has {SECRET_BYTES} bytes and this one has {len(self.value)}")
 

@@ -32,12 +32,13 @@ def make_gate_key(path: Path) -> KeyDigest:
     return digest
 
 
-def read_gate_secret(path: Path) -> GateSecret:
-    """The secret in a holder's file.
+def read_gate_secret(path: Path | str) -> GateSecret:
+    """The secret in a holder's file, as `open_model` takes it.
 
     Raises:
         UserError: it holds none, or something else.
     """
+    path = Path(path)
     text = read_key_file(path, _SECRET_FILE)
     if text.startswith(DIGEST_WORD):
         raise UserError(f"{path}: that is a digest, which opens nothing; give a file with {_SECRET_FILE}")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SECRET_PREFIX = "AGE-SECRET-KEY-"  # noqa: S105, what such a key starts with
 PUBLIC_PREFIX = "age1"
+HOLDER_OPTION = "--holder"
 _SECRET_FILE = "a holder's secret key, as `kdguard keygen` makes it"  # noqa: S105, for messages
 _PUBLIC_FILE = "holders' public keys (age1...), one a line"
 
@@ -75,7 +76,7 @@ def collect_holders(named: Sequence[str], files: Sequence[Path]) -> list[str]:
     Raises:
         UserError: none at all, one twice, or something that is no public key.
     """
-    found = [(public, "--holder") for public in named]
+    found = [(public, HOLDER_OPTION) for public in named]
     for file in files:
         lines = _lines(read_key_file(file, _PUBLIC_FILE))
         if not lines:
@@ -103,7 +104,10 @@ def _public_key(text: str, where: str) -> str:
     try:
         return str(x25519.Recipient.from_str(text))
     except RecipientError:
-        raise UserError(f"{where}: no public key of a holder; it looks like age1..., with 62 characters") from None
+        form = "it looks like age1..., with 62 characters"
+        if where == HOLDER_OPTION:
+            form += "; a file with keys goes with --holders"
+        raise UserError(f"{where}: no public key of a holder; {form}") from None
 
 
 def _lines(text: str) -> list[tuple[int, str]]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import KEY_INPUT, ModelCard
-from kdguard.graph_passes.key_gate import KEY_BITS, read_gate
+from kdguard.graph_passes.key_gate import KEY_BITS
 from kdguard.runtime.box.seal import SealReport
 from kdguard.runtime.red_team.interval import interval95
 from kdguard.runtime.red_team.scoreboard import Scoreboard
@@ -19,6 +19,7 @@ from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.side_by_side import side_by_side
 from kdguard.runtime.terminal import progress_bar
 from kdguard.runtime.wording import counted, plus_minus
+from kdguard.runtime.write_gated import GateReport
 
 PLAIN = "output-l1"
 WRONG_KEY_SEED = 0
@@ -55,9 +56,13 @@ class BoxReport(BaseModel):
 
 
 def measure_equality(
-    hardened: onnx.ModelProto, gated: onnx.ModelProto, card: ModelCard, pairs: Sequence[ImagePair]
+    hardened: onnx.ModelProto, gated: onnx.ModelProto, gate: GateReport, card: ModelCard, pairs: Sequence[ImagePair]
 ) -> Equality:
-    """Restore every image by both, without a key and with a wrong one; on the CPU equal work gives equal bits."""
+    """Restore every image by both, without a key and with a wrong one; on the CPU equal work gives equal bits.
+
+    Args:
+        gate: what was put into `gated`.
+    """
     wrong = np.random.default_rng(WRONG_KEY_SEED).integers(0, 2, KEY_BITS).astype(np.float32)
     sessions = [RestorationSession(model, card, provider="cpu") for model in (hardened, gated)]
 
@@ -70,14 +75,12 @@ def measure_equality(
         for (plain,), answers in side_by_side(sessions, pairs, ask):
             equal += all(np.array_equal(plain, answer) for answer in answers)
             advance()
-    gate = read_gate(gated)
-    assert gate is not None
     return Equality(
         images=len(pairs),
         equal=equal,
-        added_bytes=gated.ByteSize() - hardened.ByteSize(),
-        holders=len(gate.digests),
-        hints=[hint.layer for hint in gate.hints],
+        added_bytes=gate.added_bytes,
+        holders=len(gate.holders),
+        hints=list(gate.hints),
     )
 
 
@@ -132,7 +135,8 @@ def box_finding(report: BoxReport) -> str:
         plain = by_user["plain"]
         gain = plus_minus(-(plain.less_authorised_db or 0.0), plain.less_authorised_ci95)
         parts.append(f"a key holder's student ends {gain} dB above plain distillation")
-    return f"Box (T3): {'; '.join(parts)}. Whoever edits the graph can take a gate out."
+    limit = " Whoever edits the graph can take the gate out." if report.gate else ""
+    return f"Box (T3): {'; '.join(parts)}.{limit}"
 
 
 def _by_seed(board: Scoreboard, recipe: str, source: str) -> dict[int, float]:

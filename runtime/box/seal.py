@@ -26,12 +26,22 @@ from kdguard.runtime.box.contents import (
 )
 from kdguard.runtime.box.difference import chunk_count, read_range, shared_pieces
 from kdguard.runtime.box.encryption import encrypt
-from kdguard.runtime.box.keys import fingerprint
+from kdguard.runtime.box.gate_keys import DIGEST_WORD
+from kdguard.runtime.box.keys import SECRET_PREFIX, fingerprint
 from kdguard.runtime.box.signing import sign, signer_of
 from kdguard.runtime.terminal import progress_bar
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+
+_OTHER_KEYS = {
+    DIGEST_WORD.encode(): "a gate's digest",
+    SECRET_PREFIX.encode(): "a holder's secret key for boxes",
+    b"PRIVATE KEY-----": "a secret key to sign with",
+    b"PUBLIC KEY-----": "a public key to check signatures with",
+}
+"""What tells each kind of key file that is easily given for a gate's."""
 
 
 class SealReport(BaseModel):
@@ -77,7 +87,8 @@ def read_gate_key(path: Path) -> bytes:
     """A key for a gate in the graph, bytes as they are.
 
     Raises:
-        UserError: the file is missing, empty or too large.
+        UserError: the file is missing, empty or too large, or another kind of key that `kdguard keygen` makes: a secret
+            one would be given away for good.
     """
     try:
         with path.open("rb") as stream:
@@ -88,6 +99,9 @@ def read_gate_key(path: Path) -> bytes:
         raise UserError(
             f"{path}: {'empty' if not content else 'too large'}; a gate's key has 1 to {LARGEST_GATE_KEY} bytes"
         )
+    for mark, kind in _OTHER_KEYS.items():
+        if mark in content:
+            raise UserError(f"{path}: that is {kind} and opens no gate; give the file with the gate's key")
     return content
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 from pydantic import Field, model_validator
 
+from kdguard.graph_passes.key_gate import KeyDigest
 from kdguard.runtime.box.contents import Augmentation
 from kdguard.runtime.box.gate_keys import collect_digests, parse_hints
 from kdguard.runtime.box.keys import collect_holders
 from kdguard.runtime.box.seal import SealReport, seal
 from kdguard.runtime.box.signing import read_signing_key
-from kdguard.runtime.write_gated import write_gated
+from kdguard.runtime.write_gated import GateReport, write_gated
 from kdguard.runtime.yaml_section import YamlSection
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 BOX_NAME, GATED_NAME = "hardened.box", "gated.onnx"
 
@@ -41,39 +47,53 @@ class BoxSection(YamlSection):
         return [path for path in (self.holders, self.sign_with, *self.gate) if path is not None]
 
 
-def check_keys(section: BoxSection, base: Path) -> None:
-    """See that all keys can be read, before work starts.
+@dataclass(frozen=True)
+class BoxKeys:
+    """What the files of a section hold, read once: a file that changes during a long run changes nothing.
+
+    Attributes:
+        holders: public keys; empty where no sealed box is asked for.
+        signing_key: the releaser's.
+        digests: of gate keys; empty where no gate is asked for.
+        hints: layers and ranks.
+    """
+
+    holders: list[str]
+    signing_key: Ed25519PrivateKey | None
+    digests: list[KeyDigest]
+    hints: dict[str, int]
+
+
+def read_keys(section: BoxSection, base: Path) -> BoxKeys:
+    """Read all keys, before work starts.
 
     Raises:
-        UserError: one cannot, or is something else.
+        UserError: one cannot be read, or is something else.
     """
-    if section.holders:
-        collect_holders((), [base / section.holders])
-    if section.sign_with:
-        read_signing_key(base / section.sign_with)
-    if section.gate:
-        collect_digests([base / path for path in section.gate])
-        parse_hints(section.hints)
+    return BoxKeys(
+        holders=collect_holders((), [base / section.holders]) if section.holders else [],
+        signing_key=read_signing_key(base / section.sign_with) if section.sign_with else None,
+        digests=collect_digests([base / path for path in section.gate]) if section.gate else [],
+        hints=parse_hints(section.hints),
+    )
 
 
-def write_gate(section: BoxSection, base: Path, out: Path, hardened: onnx.ModelProto) -> onnx.ModelProto | None:
+def write_gate(keys: BoxKeys, out: Path, hardened: onnx.ModelProto) -> tuple[onnx.ModelProto, GateReport] | None:
     """`gated.onnx` from the model in `hardened.onnx`, with a manifest; None where no gate is asked for."""
-    if not section.gate:
+    if not keys.digests:
         return None
-    digests = collect_digests([base / file for file in section.gate])
-    gated, _ = write_gated(hardened, out / "hardened.onnx", out / GATED_NAME, digests, parse_hints(section.hints))
-    return gated
+    return write_gated(hardened, out / "hardened.onnx", out / GATED_NAME, keys.digests, keys.hints)
 
 
-def write_box(section: BoxSection, base: Path, out: Path, tap: str | None) -> SealReport | None:
+def write_box(keys: BoxKeys, out: Path, tap: str | None) -> SealReport | None:
     """`hardened.box`, bound to the file that ships: the gated one where there is a gate."""
-    if section.holders is None:
+    if not keys.holders:
         return None
     return seal(
-        out / (GATED_NAME if section.gate else "hardened.onnx"),
+        out / (GATED_NAME if keys.digests else "hardened.onnx"),
         out / "teacher.onnx",
         out / BOX_NAME,
-        collect_holders((), [base / section.holders]),
+        keys.holders,
         augmentation=Augmentation(hint_taps=[tap] if tap else []),
-        signing_key=read_signing_key(base / section.sign_with) if section.sign_with else None,
+        signing_key=keys.signing_key,
     )

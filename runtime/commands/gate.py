@@ -30,6 +30,7 @@ def gate(
     from kdguard.export.files import check_onnx_name, check_outputs, write_json
     from kdguard.export.large_models import data_path, is_large
     from kdguard.export.onnx_files import load_onnx, model_files
+    from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.graph_passes.key_gate import read_gate
     from kdguard.runtime.box.gate_keys import collect_digests, parse_hints
     from kdguard.runtime.manifest import manifest_path
@@ -55,5 +56,7 @@ def gate(
         f"wrote {output} for {keys}: a right one switches {driven} to the clean map and gives hints of {hinted}; the "
         f"gate adds {report.added_bytes / 1000:.0f} kB. Whoever edits the graph can take it out"
     )
+    if not hardened_layers(model):
+        say(f"nothing is hardened in {hardened}: whoever has the file has all of it, with a key or without", "yellow")
     if json:
         write_json(json, report.model_dump())

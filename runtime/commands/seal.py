@@ -34,9 +34,13 @@ def seal(
     sign_with: Annotated[
         Path | None, typer.Option("--sign-with", metavar="FILE", help="Secret key of `kdguard keygen --signing`.")
     ] = None,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Leave it unsigned, even where it replaces a box that may be signed.")
+    ] = False,
     json: options.Json = None,
 ) -> None:
     """Seal the clean teacher for the holders of keys, in a box beside the hardened model."""
+    from kdguard.export.errors import UserError
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.onnx_files import model_files
     from kdguard.runtime.box.contents import default_box
@@ -50,7 +54,16 @@ def seal(
     box = output or default_box(hardened)
     inputs = [*model_files(hardened), *model_files(teacher), *(holders or ()), augmentation, gate_key, sign_with]
     check_outputs([box, json], inputs)
+    if unsigned and sign_with:
+        raise UserError("--unsigned and --sign-with contradict each other; leave one of them out")
+    # Whether the one that is there is signed lies inside the encryption.
+    if box.exists() and not (unsigned or sign_with):
+        raise UserError(
+            f"{box} is there already and may be signed, which only its holders can see; sign this one too with "
+            "--sign-with, give another name with -o, or replace it with --unsigned"
+        )
     keys = collect_holders(holder or (), holders or ())
+    signing_key = read_signing_key(sign_with) if sign_with else None
     options.warn_of_readable(sign_with)
     report = seal_file(
         hardened,
@@ -59,7 +72,7 @@ def seal(
         keys,
         augmentation=read_augmentation(augmentation) if augmentation else None,
         gate_key=read_gate_key(gate_key) if gate_key else None,
-        signing_key=read_signing_key(sign_with) if sign_with else None,
+        signing_key=signing_key,
     )
     if report.sealed_bytes == report.teacher_bytes:
         say(f"{hardened} shares no weights with {teacher}: is this its teacher?", "yellow")

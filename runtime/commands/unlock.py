@@ -41,7 +41,6 @@ def unlock(
     if output:
         check_onnx_name(output)
     check_outputs([output, gate_key_output, json], [*model_files(hardened), box, key, signed_by])
-    options.warn_of_readable(key)
     report = unlock_file(
         hardened,
         box,
@@ -51,6 +50,7 @@ def unlock(
         gate_key_output=gate_key_output,
         reserved=[json] if json else [],
     )
+    options.warn_of_readable(key)
     said = f"{box}: sealed to {counted(report.holders, 'holder')} by kdguard {report.kdguard_version}"
     if report.signed_by is None:
         say(f"{said}; it is not signed: anybody who knows your public key could have made it", "yellow")
@@ -63,5 +63,7 @@ def unlock(
         )
     if output:
         say(f"wrote {output}, the clean teacher (SHA-256 {report.teacher_sha256}), readable by you alone")
+    if gate_key_output:
+        say(f"wrote {gate_key_output}, the gate's key, readable by you alone")
     if json:
         write_json(json, report.model_dump())

@@ -26,11 +26,6 @@ GUIDE = (ROOT / "docs" / "key-gate.md").read_text()
 FLAT = " ".join(GUIDE.split())
 
 
-@pytest.fixture
-def kdguard(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(capsys, monkeypatch)
-
-
 class Session:
     """As onnxruntime's, for the gated model that the example makes."""
 

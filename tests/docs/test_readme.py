@@ -15,6 +15,10 @@ import pytest
 from pydantic import BaseModel
 from typer.main import get_command
 
+from kdguard.export.onnx_files import load_onnx, save_onnx
+from kdguard.graph_passes.insert_key_gate import gate_model
+from kdguard.runtime import read_gate_secret
+from kdguard.runtime.box.gate_keys import make_gate_key
 from kdguard.runtime.cli import app
 from kdguard.runtime.pipeline import Pipeline
 from tests.conftest import ROOT
@@ -75,6 +79,7 @@ def test_kdguard_commands_run_in_order(tmp_path: Path) -> None:
         "docs/bench.md",
         "docs/hardening.md",
         "docs/foreign-models.md",
+        "docs/authorised.md",
         "docs/box.md",
         "docs/key-gate.md",
         "examples/service/README.md",
@@ -98,6 +103,7 @@ def test_local_links_and_named_files_exist(path: str) -> None:
         "docs/foreign-models.md",
         "docs/pipeline.md",
         "docs/bench.md",
+        "docs/authorised.md",
         "docs/box.md",
         "docs/key-gate.md",
     ],
@@ -198,9 +204,16 @@ def test_pipeline_document_names_every_field() -> None:
 
 
 def test_python_example_runs(tmp_path: Path, quickstart_teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
     shutil.copy(quickstart_teacher, "runs/teacher.onnx")
-    exec(example, {})
+    make_gate_key(Path("runs/alice.gate"))
+    # Further up, `kdguard gate` made one of the hardened model.
+    gated = gate_model(load_onnx(Path("runs/teacher.onnx")), [read_gate_secret("runs/alice.gate")], {"add_*": 2})
+    save_onnx(gated, Path("runs/gated.onnx"))
+    namespace: dict[str, Any] = {}
+    for example in examples:
+        exec(example, namespace)
     assert Path("runs/from_python.onnx").is_file()
+    assert {values.shape for values in namespace["hints"].values()} == {(2, 512, 512)}

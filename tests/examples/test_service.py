@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import re
+import shlex
+import shutil
 import socket
 import struct
 import subprocess
@@ -24,7 +27,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image as PilImage
-from safetensors.numpy import load
+from safetensors.numpy import load, load_file
 
 from kdguard.export.errors import UserError
 from kdguard.export.model_card import ModelCard, write_card
@@ -32,10 +35,13 @@ from kdguard.export.onnx_files import save_onnx
 from kdguard.graph_passes.insert_key_gate import gate_model
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.key_gate import GateSecret
+from kdguard.graph_passes.layers import rename_tensors
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.runtime import open_model
+from kdguard.runtime import open_model, read_gate_secret
+from kdguard.runtime.box.gate_keys import read_gate_digest
 from tests.conftest import make_conv_net, photograph
 from tests.graph_passes.key_gate.gate_models import secret
+from tests.runtime.commands.command_line import CommandLine
 
 FOLDER = Path(__file__).parents[2] / "examples" / "service"
 ALICE, BOB, REVOKED = secret(0), secret(1), secret(2)
@@ -58,6 +64,11 @@ NO_HOLDERS: dict[str, str | None] = {
     "unknown": f"Bearer {flipped(ALICE).value.hex()}",
     "revoked": f"Bearer {REVOKED.value.hex()}",
 }
+
+
+@pytest.fixture
+def kdguard(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    return CommandLine(capsys, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -264,16 +275,37 @@ def test_models_that_it_does_not_serve(service: ModuleType, tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
-def test_the_command_serves(gated: Path) -> None:
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the README asks with curl")
+def test_the_readmes_commands_run(kdguard: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they stand, but for the port; and the log names the holder, whose key is the only one."""
+    making, asking = re.findall(r"```bash\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    *commands, serve = making.splitlines()
+    assert serve == "python examples/service/serve.py gated.onnx"
+    model = make_conv_net()
+    rename_tensors(model.graph.node, {"b": "relu_13"})
+    write_card(model, ModelCard(task="deraining", input_name="image", output_name="restored"))
+    save_onnx(InsertSvdPerturb(["d"], SvdPerturbAttributes(gain=10.0))(model).model, tmp_path / "hardened.onnx")
+    (tmp_path / "rainy.png").write_bytes(png(IMAGE))
+    monkeypatch.chdir(tmp_path)
+    for line in commands:
+        assert kdguard(*shlex.split(line, comments=True)[1:]) == 0, kdguard.err
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, str(FOLDER / "serve.py"), str(gated), "--port", str(port)]
+    command = [sys.executable, str(FOLDER / "serve.py"), "gated.onnx", "--port", str(port)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
             while "running on" not in (line := process.stderr.readline()):
                 assert line, "it ended"
             assert httpx.get(f"http://127.0.0.1:{port}/health").json() == {"status": "ok"}
+            ask = ["bash", "-ec", asking.replace(":8000/", f":{port}/")]
+            done = subprocess.run(ask, capture_output=True, text=True, check=False)
         finally:
             process.terminate()
+        logged = process.stderr.read()
+    assert done.returncode == 0, done.stderr
+    assert PilImage.open("restored.png").size == (48, 48)
+    assert load_file("hints.safetensors")["hint/relu_13"].shape == (4, 48, 48)
+    assert f"hints for holder {read_gate_digest(Path('alice.gate.pub')).name}" in logged
+    assert read_gate_secret("alice.gate").value.hex()[:16] not in logged

@@ -13,15 +13,18 @@ from kdguard.export.model_card import KEY_INPUT, ModelCard, write_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.insert_key_gate import gate_model, with_required_key
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
+from kdguard.graph_passes.key_gate import KeyDigest
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.runtime import OpenedModel, open_model
+from kdguard.runtime import OpenedModel, open_model, read_gate_secret
+from kdguard.runtime.box.gate_keys import make_gate_key
+from kdguard.runtime.box.keys import make_holder_key
 from tests.conftest import make_conv_net, photograph
 from tests.graph_passes.key_gate.gate_models import secret
 
 CARD = ModelCard(task="deraining", input_name="image", output_name="restored", size_multiple=8)
 IMAGE = photograph(37).astype(np.float32) / 255
 HOLDER, OTHER, STRANGER = secret(0), secret(1), secret(2)
-WRONG = [None, b"", b"short", STRANGER, STRANGER.value, bytes(32), HOLDER.value[:-1], HOLDER.value + b"0"]
+WRONG = [None, STRANGER, STRANGER.value, bytes(32), bytes([HOLDER.value[0] ^ 1, *HOLDER.value[1:]])]
 
 
 @pytest.fixture(params=["optional", "required"])
@@ -60,6 +63,40 @@ def test_refusals_do_not_tell_why(gated: Path, tmp_path: Path) -> None:
             open_model(path, STRANGER).hints(IMAGE)
         refusals.add(str(caught.value))
     assert refusals == {"there are no hints for this key"}
+
+
+def test_what_has_not_the_form_of_a_key_is_refused(gated: Path, tmp_path: Path) -> None:
+    """In the same words for a model with these holders, one with no gate and one that is not there: none is asked."""
+    make_gate_key(tmp_path / "alice.gate")
+    make_holder_key(tmp_path / "alice.key")
+    texts = [(tmp_path / name).read_bytes() for name in ("alice.gate", "alice.gate.pub", "alice.key", "alice.key.pub")]
+    value = HOLDER.value
+    paths = [tmp_path / "alice.gate", str(tmp_path / "alice.gate")]
+    digest = KeyDigest.of(HOLDER)
+    for wrong in (*texts, *paths, digest, b"", value[:-1], value + b"0", value.hex(), value.hex().encode(), 0):
+        said = set()
+        for path in (gated, gated.with_name("hardened.onnx"), tmp_path / "absent.onnx"):
+            with pytest.raises(UserError) as caught:
+                open_model(path, wrong)  # type: ignore[arg-type]
+            said.add(str(caught.value))
+        for path in (gated, gated.with_name("hardened.onnx")):
+            with pytest.raises(UserError) as caught:
+                open_model(path).with_key(wrong)  # type: ignore[arg-type]
+            said.add(str(caught.value))
+        (line,) = said
+        assert line.endswith("; read a holder's file with kdguard.runtime.read_gate_secret(path)")
+        assert "\n" not in line
+        assert "kdguard-gate" not in line.removesuffix("read_gate_secret(path)")
+        assert value.hex()[:8] not in line
+
+
+def test_a_holders_file_opens(gated: Path, tmp_path: Path) -> None:
+    """Two lines, with paths as text."""
+    make_gate_key(tmp_path / "alice.gate")
+    hardened = load_onnx(gated.with_name("hardened.onnx"))
+    save_onnx(gate_model(hardened, [read_gate_secret(tmp_path / "alice.gate")], {"b": 3}), tmp_path / "alices.onnx")
+    holder = open_model(str(tmp_path / "alices.onnx"), read_gate_secret(str(tmp_path / "alice.gate")))
+    assert holder.hints(IMAGE)["b"].shape == (3, 40, 40)
 
 
 def test_the_key_does_not_show(gated: Path) -> None:

@@ -32,6 +32,9 @@ def test_secrets_do_not_show() -> None:
     with pytest.raises(UserError, match="has 32 bytes and this one has 5") as caught:
         GateSecret(b"short")
     assert "short" not in str(caught.value)
+    for no_bytes in ("x" * 32, bytearray(32), [0] * 32):
+        with pytest.raises(UserError, match=f"is of type {type(no_bytes).__name__}"):
+            GateSecret(no_bytes)  # type: ignore[arg-type]
 
 
 def test_digests() -> None:

@@ -10,13 +10,18 @@ from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.insert_key_gate import gate_model
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.op import SvdPerturbAttributes
-from kdguard.runtime.box.report import BoxReport, box_finding, measure_equality, students_of_users
+from kdguard.runtime.box.report import BoxReport, Equality, box_finding, measure_equality, students_of_users
+from kdguard.runtime.box.seal import SealReport
 from kdguard.runtime.red_team.scoreboard import Group, Row, Scoreboard, SummaryEntry
+from kdguard.runtime.write_gated import GateReport
 from tests.conftest import make_conv_net, photograph
 from tests.graph_passes.key_gate.gate_models import secret
 from tests.runtime.report.made_up import scoreboard
 
 CARD = ModelCard(task="deraining", input_name="image", output_name="restored")
+GATE = GateReport(
+    hardened="h.onnx", gated="g.onnx", added_bytes=1234, holders=["alice", "bob"], hints={"b": 4}, driven=["b"]
+)
 
 
 def board() -> Scoreboard:
@@ -77,10 +82,31 @@ def test_equality_is_measured() -> None:
     image = photograph(32).astype(np.float32) / 255
     pairs = [ImagePair("a", image, image), ImagePair("b", image[::-1].copy(), image)]
     gated = gate_model(model, [secret(0)], ["b"])
-    found = measure_equality(model, gated, CARD, pairs)
-    assert (found.images, found.equal, found.holders, found.hints) == (2, 2, 1, ["b"])
+    found = measure_equality(model, gated, GATE, CARD, pairs)
+    assert (found.images, found.equal) == (2, 2)
+    assert (found.added_bytes, found.holders, found.hints) == (1234, 2, ["b"])
     other = gate_model(
         InsertSvdPerturb(["b"], SvdPerturbAttributes(rank=1, gain=2.0), placement="in-path")(make_conv_net()).model,
         [secret(0)],
     )
-    assert measure_equality(model, other, CARD, pairs).equal == 0
+    assert measure_equality(model, other, GATE, CARD, pairs).equal == 0
+
+
+def test_the_gate_is_spoken_of_where_there_is_one() -> None:
+    sealed = SealReport(
+        box="hardened.box",
+        hardened="hardened.onnx",
+        hardened_sha256="0" * 64,
+        teacher_sha256="1" * 64,
+        holders=2,
+        signed_by=None,
+        teacher_bytes=2,
+        sealed_bytes=1,
+    )
+    gate = Equality(images=2, equal=2, added_bytes=1234, holders=1, hints=[])
+    alone = box_finding(BoxReport(sealed=sealed, gate=None, students=[]))
+    assert alone == "Box (T3): the clean teacher is sealed to 2 holders."
+    for box in (sealed, None):
+        assert box_finding(BoxReport(sealed=box, gate=gate, students=[])).endswith(
+            "Whoever edits the graph can take the gate out."
+        )

@@ -14,6 +14,8 @@ from kdguard.export.errors import UserError
 from kdguard.export.onnx_files import save_onnx, sha256_of_model
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.box.contents import MAGIC, Augmentation, BoxContents
+from kdguard.runtime.box.gate_keys import make_gate_key
+from kdguard.runtime.box.keys import make_holder_key
 from kdguard.runtime.box.seal import read_augmentation, read_gate_key, seal
 from kdguard.runtime.box.signing import make_signing_key, read_signing_key
 from kdguard.runtime.harden import HardenOptions
@@ -146,6 +148,15 @@ def test_gate_key_files(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(UserError, match=line):
             read_gate_key(path)
+    make_gate_key(tmp_path / "gate")
+    make_holder_key(tmp_path / "holder")
+    make_signing_key(tmp_path / "signing")
+    for name in ("gate.pub", "holder", "signing", "signing.pub"):
+        with pytest.raises(
+            UserError, match=rf"{name}: that is a .* and opens no gate; give the file with the gate's key"
+        ):
+            read_gate_key(tmp_path / name)
+    assert read_gate_key(tmp_path / "gate") == (tmp_path / "gate").read_bytes()
     path.write_bytes(b"\n\x00 key \n")
     assert read_gate_key(path) == b"\n\x00 key \n"
     with pytest.raises(UserError, match="No such file"):

@@ -56,6 +56,7 @@ def test_the_whole_way(kdguard: CommandLine, release: Release, tmp_path: Path) -
     )
     assert out.read_bytes() == release.teacher.read_bytes()
     assert (tmp_path / "gate2").read_bytes() == GATE
+    assert f"wrote {tmp_path / 'gate2'}, the gate's key, readable by you alone" in " ".join(said[-1].split())
     assert opened["teacher_sha256"] == sealed["teacher_sha256"] == sha256_of_model(out)
     assert opened["augmentation"] == {"hint_taps": ["b"], "views": [0, 1], "hint_weight": None}
     assert opened["gate_key"] is True
@@ -76,6 +77,26 @@ def test_unsigned_boxes_are_said_to_be(kdguard: CommandLine, release: Release, t
     assert "say with --signed-by whose it must be" in kdguard.out
     assert kdguard(*unlock, "--signed-by", tmp_path / "r.pub") == 0
     assert "signed by the key in" in kdguard.out
+
+
+def test_a_signature_is_not_dropped_by_sealing_again(kdguard: CommandLine, release: Release, tmp_path: Path) -> None:
+    seal = ["seal", release.hardened, "--teacher", release.teacher, "--holder", release.public["alice"]]
+    signed = ["unlock", release.hardened, "--key", release.key("alice"), "--signed-by", tmp_path / "r.pub"]
+    assert kdguard("keygen", "--signing", "-o", tmp_path / "r") == 0
+    for _ in range(2):  # signed again, as where a holder is left out
+        assert kdguard(*seal, "--sign-with", tmp_path / "r") == 0, kdguard.err
+    before = release.box.read_bytes()
+    line = kdguard.refuses(*seal)
+    assert f"{release.box} is there already and may be signed" in line
+    for option in ("--sign-with", "-o", "--unsigned"):
+        assert option in line
+    assert "contradict each other" in kdguard.refuses(*seal, "--sign-with", tmp_path / "r", "--unsigned")
+    assert release.box.read_bytes() == before
+    assert kdguard(*signed) == 0, kdguard.err
+    assert kdguard(*seal, "-o", tmp_path / "other.box") == 0, kdguard.err
+    assert kdguard(*seal, "--unsigned") == 0, kdguard.err
+    assert "not signed" in kdguard.out
+    assert "is not signed, and only a box of" in kdguard.refuses(*signed)
 
 
 def test_keygen_refuses(kdguard: CommandLine, tmp_path: Path) -> None:
@@ -104,6 +125,8 @@ def test_seal_refuses(kdguard: CommandLine, release: Release, tmp_path: Path) ->
     assert "a box needs holders" in kdguard.refuses(*seal)
     assert "is named twice" in kdguard.refuses(*seal, "--holder", alice, "--holder", alice)
     assert "no public key of a holder" in kdguard.refuses(*seal, "--holder", "alice")
+    typed = kdguard.refuses(*seal, "--holder", tmp_path / "alice.key.pub")
+    assert typed.endswith("; a file with keys goes with --holders")
     secret = SECRET.search(release.key("alice").read_text())
     assert secret
     for arguments in (["--holder", secret[0]], ["--holders", release.key("alice")]):
@@ -154,6 +177,8 @@ def test_a_key_that_others_may_read_is_pointed_out(kdguard: CommandLine, release
     release.key("alice").chmod(0o644)
     assert kdguard(*unlock) == 0
     assert "chmod 600" in kdguard.out
+    kdguard.refuses("unlock", release.hardened, "--key", release.key("alice").with_name("alice.key.pub"))
+    assert "chmod 600" not in kdguard.out, "a public key is no secret"
 
 
 def test_another_teacher_is_asked_about(kdguard: CommandLine, release: Release, tmp_path: Path) -> None:
@@ -162,5 +187,5 @@ def test_another_teacher_is_asked_about(kdguard: CommandLine, release: Release, 
     one = ["--holder", release.public["alice"]]
     assert kdguard("seal", release.hardened, "--teacher", other.teacher, *one) == 0
     assert "is this its teacher?" in kdguard.out
-    assert kdguard("seal", release.hardened, "--teacher", release.teacher, *one) == 0
+    assert kdguard("seal", release.hardened, "--teacher", release.teacher, *one, "--unsigned") == 0
     assert "is this its teacher?" not in kdguard.out

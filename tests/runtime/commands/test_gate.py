@@ -95,8 +95,13 @@ def test_a_model_that_nobody_hardened_may_give_hints(
 ) -> None:
     gated = tmp_path / "gated.onnx"
     alice = ("--holder", tmp_path / "alice.gate.pub")
+    assert kdguard("gate", hardened, "-o", gated, *alice, "--hints", "b:1") == 0, kdguard.err
+    assert "nothing is hardened in" not in kdguard.out
+    gated = tmp_path / "gated_teacher.onnx"
     assert kdguard("gate", conv_net_file, "-o", gated, *alice, "--hints", "b:1") == 0, kdguard.err
-    assert not (tmp_path / "gated.manifest.json").exists()
+    said = " ".join(kdguard.out.split())
+    assert f"nothing is hardened in {conv_net_file}: whoever has the file has all of it" in said
+    assert not (tmp_path / "gated_teacher.manifest.json").exists()
     assert open_model(gated, read_gate_secret(tmp_path / "alice.gate")).hints(IMAGE)["b"].shape == (1, 40, 40)
     assert kdguard("verify", conv_net_file, gated, "--data", pairs_folder) == 0, kdguard.err
     assert kdguard("inspect", gated) == 0, kdguard.err

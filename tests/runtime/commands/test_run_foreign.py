@@ -135,6 +135,9 @@ def test_the_box_section(kdguard: CommandLine, pipeline: Callable[[str], Path], 
     opened = ("unlock", gated, "--box", tmp_path / "out" / "hardened.box", "--key", tmp_path / "alice", "-o", unlocked)
     assert kdguard(*opened, "--signed-by", tmp_path / "k--signing.pub") == 0, kdguard.err
     assert unlocked.read_bytes() == (tmp_path / "out" / "teacher.onnx").read_bytes()
+    path.write_text(f"{text}box: {{holders: alice}}\n")
+    assert "that is a secret key" in kdguard.refuses("run", path)
+    assert (tmp_path / "out" / "report.html").read_text() == page, "an earlier run's results outlive a wrong key"
 
 
 def test_the_bench_is_off_until_it_is_named(pipeline: Callable[[str], Path]) -> None:
