@@ -18,7 +18,10 @@ from kdguard.export.tasks import get_task
 
 CARD_KEY = "kdguard.card"
 KEY_INPUT = "kdguard_key"
-"""Input of a key gate (docs/key-gate.md). No card speaks of it: without a key it is left out, or zeros."""
+"""Input of a key gate (docs/key-gate.md). No card speaks of it: without a key it is left out, or filled with `NO_KEY`.
+"""
+NO_KEY = 0.5
+"""Each entry where there is no key: keys are zeros and ones, so whatever digests a gate holds, this opens none."""
 MAX_SCALE = 16
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 

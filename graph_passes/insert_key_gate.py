@@ -50,7 +50,7 @@ class InsertKeyGate(GraphPass):
     """Add the input `kdguard_key`, check it against the digests, and let the result drive strengths and hints.
 
     1. The key is optional: without it, the model answers bit for bit as before. Where `required`, it is an input of
-       fixed length, as engines need it, and zeros mean none.
+       fixed length, as engines need it, and 0.5 everywhere means none.
     2. A right key sets the strength of paired and of uncompensated in-path nodes to 0. Compensated ones stay as they
        are, because the weights behind them were fitted to the perturbed map.
     3. Each hint is a further output `kdguard_hint/LAYER`, float32 [N, rank, spatial...]: the top components of the

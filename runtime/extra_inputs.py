@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdguard.export.errors import UserError
-from kdguard.export.model_card import KEY_INPUT, ModelCard, describe_shape
+from kdguard.export.model_card import KEY_INPUT, NO_KEY, ModelCard, describe_shape
 
 Declared = Sequence[int | str | None]
 """A shape as onnxruntime tells it: sizes, symbols, or None."""
@@ -55,7 +55,7 @@ def fill_input(
 
 
 def fill_inputs(card: ModelCard, declared: Mapping[str, Declared], image: Sequence[int]) -> dict[str, NDArray[Any]]:
-    """The card's further inputs by name, those that the model has; a key gate's is filled with zeros, which is no key.
+    """The card's further inputs by name, those that the model has; a key gate's is filled with what is no key.
 
     Args:
         declared: shapes of the model's inputs.
@@ -68,7 +68,7 @@ def fill_inputs(card: ModelCard, declared: Mapping[str, Declared], image: Sequen
     symbols = known_sizes(own, image) if len(own) == len(image) else {}
     return {
         name: fill_input(name, declared[name], values, image, symbols)
-        for name, values in ({KEY_INPUT: [0.0]} | card.extra_inputs).items()
+        for name, values in ({KEY_INPUT: [NO_KEY]} | card.extra_inputs).items()
         if name in declared
     }
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kdguard.export.errors import UserError
 from kdguard.export.image_tensor import image_to_tensor
-from kdguard.export.model_card import KEY_INPUT, CardOverrides, ModelCard
+from kdguard.export.model_card import KEY_INPUT, NO_KEY, CardOverrides, ModelCard
 from kdguard.export.tasks import Image
 from kdguard.graph_passes.key_gate import HINT_PREFIX, KEY_BITS, GateSecret, key_tensor
 from kdguard.runtime.engines.session import Engine
@@ -101,7 +101,7 @@ class OpenedModel:
         secret = _as_secret(key)
         if not self.gated:
             return {}
-        return {KEY_INPUT: np.zeros(KEY_BITS, np.float32) if secret is None else key_tensor(secret)}
+        return {KEY_INPUT: np.full(KEY_BITS, NO_KEY, np.float32) if secret is None else key_tensor(secret)}
 
     @cached_property
     def _hint_outputs(self) -> list[str]:

@@ -37,7 +37,7 @@ class KeyDigest:
     """The hash of one holder's key: public, it opens nothing.
 
     Raises:
-        UserError: no digest of this version.
+        UserError: no digest of this version, or that of the key of zeros, which callers feed who have none.
     """
 
     residues: bytes
@@ -45,6 +45,8 @@ class KeyDigest:
     def __post_init__(self) -> None:
         if len(self.residues) != RESIDUES or max(self.residues) >= MODULUS:
             raise UserError(f"a key digest has {RESIDUES} residues below {MODULUS}, and this is something else")
+        if not any(self.residues):
+            raise UserError("this is the digest of the key of zeros, which is no secret and would let everybody in")
 
     @property
     def name(self) -> str:

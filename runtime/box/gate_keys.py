@@ -60,9 +60,13 @@ def read_gate_digest(path: Path) -> KeyDigest:
             f"{path}: that is a holder's secret, which nobody else may see; make a new pair, and give the .pub file"
         )
     try:
-        return KeyDigest(_content(text, DIGEST_WORD))
-    except (UserError, ValueError):
+        residues = _content(text, DIGEST_WORD)
+    except ValueError:
         raise UserError(f"{path}: no digest of a gate's key, or a damaged one; give {_DIGEST_FILE}") from None
+    try:
+        return KeyDigest(residues)
+    except UserError as error:  # which quotes nothing
+        raise UserError(f"{path}: {error}; give {_DIGEST_FILE}") from None
 
 
 def collect_digests(files: Sequence[Path]) -> list[KeyDigest]:

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto
 
 from kdguard.export.errors import UserError
+from kdguard.export.model_card import NO_KEY
 from kdguard.graph_passes.insert_key_gate import InsertKeyGate, gate_model, with_required_key
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
 from kdguard.graph_passes.inventory import hardened_layers
@@ -36,7 +37,7 @@ IMAGE = (photograph(40).transpose(2, 0, 1)[None] / 255).astype(np.float32)
 HOLDERS = [secret(0), secret(1)]
 DIGESTS = [KeyDigest.of(holder) for holder in HOLDERS]
 RIGHT, WRONG = key_tensor(HOLDERS[1]), key_tensor(secret(9))
-NO_KEY = np.zeros(KEY_BITS, np.float32)
+NO_KEYS = [np.full(KEY_BITS, value, np.float32) for value in (0.0, NO_KEY)]
 
 
 def half() -> onnx.ModelProto:
@@ -130,7 +131,7 @@ def test_a_required_key() -> None:
     key = gated.graph.input[1]
     assert (key.name, [side.dim_value for side in key.type.tensor_type.shape.dim]) == (KEY_INPUT, [KEY_BITS])
     running, (shut,) = Running(gated), run_onnx(hardened, image=IMAGE)
-    for wrong in (NO_KEY, WRONG):
+    for wrong in (*NO_KEYS, WRONG):
         restored, hint = running(IMAGE, wrong)
         assert np.array_equal(restored, shut)
         assert hint.shape == (1, 4, 40, 40)
@@ -146,7 +147,7 @@ def test_a_shut_gate_hides_what_is_no_number() -> None:
     gated = InsertKeyGate(DIGESTS, [Hint("c")], required=True)(harden(make_conv_net())).model
     image = IMAGE.copy()
     image[0, 0, 3, 3] = np.nan
-    assert not run_onnx(gated, image=image, **{KEY_INPUT: NO_KEY})[1].any()
+    assert not run_onnx(gated, image=image, **{KEY_INPUT: NO_KEYS[1]})[1].any()
 
 
 def test_compensated_layers_stay_on() -> None:

@@ -13,13 +13,15 @@ from kdguard.export.model_card import KEY_INPUT, ModelCard, write_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.insert_key_gate import gate_model, with_required_key
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
-from kdguard.graph_passes.key_gate import KeyDigest
+from kdguard.graph_passes.key_gate import KEY_BITS, KeyDigest
+from kdguard.graph_passes.key_gate.lattice_hash import lattice_hash
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime import OpenedModel, open_model, read_gate_secret
 from kdguard.runtime.box.gate_keys import make_gate_key
 from kdguard.runtime.box.keys import make_holder_key
+from kdguard.runtime.session import RestorationSession
 from tests.conftest import make_conv_net, photograph
-from tests.graph_passes.key_gate.gate_models import secret
+from tests.graph_passes.key_gate.gate_models import secret, with_digests
 
 CARD = ModelCard(task="deraining", input_name="image", output_name="restored", size_multiple=8)
 IMAGE = photograph(37).astype(np.float32) / 255
@@ -101,6 +103,23 @@ def test_a_holders_file_opens(gated: Path, tmp_path: Path) -> None:
 
 def test_the_key_does_not_show(gated: Path) -> None:
     assert HOLDER.value.hex() not in repr(vars(open_model(gated, HOLDER)))
+
+
+@pytest.mark.parametrize("bit", [0, 1])
+def test_no_key_is_no_holders_key(gated: Path, bit: int) -> None:
+    """Even where the gate opens for the key of zeros, or for that of ones: somebody exchanged the digests."""
+    constant = np.full(KEY_BITS, bit, np.float32)
+    save_onnx(with_digests(load_onnx(gated), lattice_hash(constant)), gated)
+    hardened = open_model(gated.with_name("hardened.onnx"))
+    nobody = open_model(gated)
+    with pytest.raises(UserError, match="no hints for this key"):
+        nobody.hints(IMAGE)
+    np.testing.assert_array_equal(nobody.restore(IMAGE), hardened.restore(IMAGE))
+    inner = RestorationSession(load_onnx(gated), CARD, taps=["kdguard_hint/b"])
+    padded = np.zeros((1, 3, 40, 40), np.float32)
+    padded[0, 0, 7, 7] = 1
+    assert not inner.run(padded)[1].any()
+    assert inner.run(padded, {KEY_INPUT: constant})[1].any()
 
 
 def test_hints_that_are_zero_everywhere_are_hints(gated: Path) -> None:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from kdguard.graph_passes.key_gate import GATE_DOMAIN, KEY_INPUT, GateSecret, KeyDigest
 from kdguard.graph_passes.key_gate.functions import gate_functions
 from kdguard.graph_passes.key_gate.lattice_hash import public_matrix
+from kdguard.graph_passes.key_gate.names import DIGESTS
 
 
 def secret(number: int) -> GateSecret:
@@ -37,6 +38,15 @@ def gate_only(holders: Sequence[GateSecret], opset: int = 18) -> onnx.ModelProto
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid(GATE_DOMAIN, 1)]
     functions = gate_functions(opset, hints=False, always=False)
     return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)
+
+
+def with_digests(model: onnx.ModelProto, *rows: np.ndarray) -> onnx.ModelProto:
+    """A gated model whose digests somebody exchanged in the file."""
+    forged = onnx.ModelProto()
+    forged.CopyFrom(model)
+    digests = next(tensor for tensor in forged.graph.initializer if tensor.name == DIGESTS)
+    digests.CopyFrom(numpy_helper.from_array(np.stack(rows), DIGESTS))
+    return forged
 
 
 class GateSession:

@@ -16,7 +16,7 @@ from kdguard.graph_passes.key_gate.names import DIGESTS, MATRIX
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.refit_consumers import RefitConsumers, conv_readers
 from tests.conftest import make_conv_net
-from tests.graph_passes.key_gate.gate_models import secret
+from tests.graph_passes.key_gate.gate_models import secret, with_digests
 
 GAIN = SvdPerturbAttributes(rank=2, gain=10.0)
 DIGEST = KeyDigest.of(secret(0))
@@ -61,3 +61,9 @@ def test_a_damaged_gate() -> None:
     matrix.CopyFrom(numpy_helper.from_array(values.astype(np.uint8), MATRIX))
     with pytest.raises(UserError, match="does not come from the seed that the model states"):
         read_gate(model)
+
+
+def test_a_digest_that_is_everybodys() -> None:
+    own = np.frombuffer(DIGEST.residues, np.uint8)
+    with pytest.raises(UserError, match="the digest of the key of zeros"):
+        read_gate(with_digests(gated(), np.zeros_like(own), own))

@@ -9,6 +9,7 @@ import pytest
 
 from kdguard.export.errors import UserError
 from kdguard.graph_passes.key_gate import KEY_BITS, GateSecret, KeyDigest, key_tensor, new_gate_secret
+from kdguard.graph_passes.key_gate.lattice_hash import RESIDUES, lattice_hash
 from tests.graph_passes.key_gate.gate_models import secret
 
 
@@ -45,3 +46,12 @@ def test_digests() -> None:
     for wrong in (digest.residues[:-1], b"\xff" * len(digest.residues), b""):
         with pytest.raises(UserError, match="a key digest has 144 residues below 251"):
             KeyDigest(wrong)
+
+
+def test_the_digest_of_zeros_is_refused() -> None:
+    """It is that of the key of zeros under any matrix; others are for their holders to keep."""
+    with pytest.raises(UserError, match="the digest of the key of zeros, which is no secret"):
+        KeyDigest(bytes(RESIDUES))
+    assert not lattice_hash(np.zeros(KEY_BITS), b"any").any()
+    KeyDigest(b"\1" * RESIDUES)
+    KeyDigest(bytes(RESIDUES - 1) + b"\1")

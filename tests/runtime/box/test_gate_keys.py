@@ -9,6 +9,7 @@ import pytest
 from kdguard.export.errors import UserError
 from kdguard.graph_passes.key_gate import KeyDigest
 from kdguard.runtime.box.gate_keys import (
+    DIGEST_WORD,
     collect_digests,
     make_gate_key,
     parse_hints,
@@ -43,13 +44,21 @@ def test_files_that_hold_something_else(tmp_path: Path) -> None:
         assert secret.split()[1][:12] not in str(caught.value)
     for text, message in (
         (secret, "that is a holder's secret, which nobody else may see"),
-        (digest[:-5], "no digest of a gate's key, or a damaged one"),
-        (digest.replace(" ", " ff"), "no digest of a gate's key, or a damaged one"),
+        (digest[:-5], "a key digest has 144 residues below 251, and this is something else"),
+        (digest.replace(" ", " ff"), "a key digest has 144 residues below 251, and this is something else"),
+        (digest.replace(" ", " zz"), "no digest of a gate's key, or a damaged one"),
     ):
         (tmp_path / "bad.pub").write_text(text)
         with pytest.raises(UserError, match=message) as caught:
             read_gate_digest(tmp_path / "bad.pub")
         assert secret.split()[1][:12] not in str(caught.value)
+    for residues, message in (
+        (bytes(144), "the digest of the key of zeros"),
+        (b"\xff" * 144, "144 residues below 251"),
+    ):
+        (tmp_path / "bad.pub").write_text(f"{DIGEST_WORD} {residues.hex()}\n")
+        with pytest.raises(UserError, match=rf"bad\.pub: .*{message}"):
+            collect_digests([tmp_path / "a.pub", tmp_path / "bad.pub"])
 
 
 def test_holders_are_named_once(tmp_path: Path) -> None:

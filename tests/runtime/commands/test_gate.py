@@ -14,7 +14,7 @@ from kdguard.export.onnx_files import load_onnx
 from kdguard.graph_passes.insert_key_gate import MAX_HOLDERS
 from kdguard.graph_passes.key_gate import KeyDigest, read_gate
 from kdguard.runtime import open_model
-from kdguard.runtime.box.gate_keys import make_gate_key, read_gate_digest, read_gate_secret
+from kdguard.runtime.box.gate_keys import DIGEST_WORD, make_gate_key, read_gate_digest, read_gate_secret
 from tests.conftest import photograph
 from tests.runtime.commands.command_line import CommandLine, listing
 
@@ -75,6 +75,18 @@ def test_a_holder_who_is_left_out_is_revoked(kdguard: CommandLine, hardened: Pat
     assert open_model(out, alice).hints(IMAGE)["b"].shape == (4, 40, 40)
     with pytest.raises(UserError, match="no hints for this key"):
         open_model(out, bob).hints(IMAGE)
+
+
+def test_a_holder_whose_digest_is_everybodys(kdguard: CommandLine, hardened: Path, tmp_path: Path) -> None:
+    (tmp_path / "zeros.pub").write_text(f"{DIGEST_WORD} {'00' * 144}\n")
+    before = listing(tmp_path)
+    for holders in (("zeros",), ("alice", "zeros")):
+        given = [
+            part for name in holders for part in ("--holder", tmp_path / f"{name}{'.gate' * (name == 'alice')}.pub")
+        ]
+        line = kdguard.refuses("gate", hardened, "-o", tmp_path / "g.onnx", "--hints", "b", *given)
+        assert "zeros.pub: this is the digest of the key of zeros, which is no secret" in line
+    assert listing(tmp_path) == before
 
 
 def test_a_gated_model_is_neither_gated_nor_hardened_again(
