@@ -53,9 +53,11 @@ def root_cause(error: BaseException) -> BaseException:
 def first_problem(error: ValidationError, model: type[BaseModel] | None = None) -> tuple[str, str]:
     """Where and what of the first thing that pydantic found wrong; `model` as for `in_plain_words`."""
     problem = error.errors()[0]
-    return ".".join(map(str, problem["loc"])), in_plain_words(problem, model)
+    return _shortened(".".join(map(str, problem["loc"]))), in_plain_words(problem, model)
 
 
+_LONGEST_QUOTE = 80
+"""Characters of what was given; a message is one line."""
 NOT_ALLOWED = "is not allowed; give {expected}"
 _ALLOWED = {
     "greater_than": "is too small; give more than {gt:g}",
@@ -84,23 +86,45 @@ _ALLOWED = {
 def in_plain_words(problem: ErrorDetails, model: type[BaseModel] | None = None) -> str:
     """What pydantic found wrong, for people: the value, and what is allowed.
 
+    Nothing is quoted of a file that is no JSON object: it may be another than was meant, a secret key.
+
     Args:
         model: what was validated; without it nobody is told that an empty field may be left out.
     """
     kind, given = problem["type"], problem["input"]
-    if kind == "missing":
-        return "missing"
-    if kind == "value_error":
-        return problem["msg"].removeprefix("Value error, ").removesuffix(".")
-    if given is None:
+    if given is None and kind != "value_error":
         return f"is empty; give a value{', or leave it out' if _has_default(model, problem['loc']) else ''}"
+    if plain := _without_the_value(problem):
+        return plain
     wanted = _ALLOWED.get(kind) or _ALLOWED.get(kind.split("_")[0])
     if wanted is None:
-        return f"{given!r}: {problem['msg']}"
+        return f"{_shortened(repr(given))}: {problem['msg']}"
     shown = f"{given:g}" if isinstance(given, float) else str(given) or "''"
     if shown.strip().lower() == "nan" and "; " in wanted:  # neither too small nor too large
         wanted = f"is not a number; {wanted.partition('; ')[2]}"
-    return f"{shown[:80]} {wanted.format(**problem.get('ctx', {}))}"
+    return f"{_shortened(shown)} {wanted.format(**problem.get('ctx', {}))}"
+
+
+def _shortened(text: str) -> str:
+    """What was given, as far as a line has room for it."""
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."
+
+
+def _without_the_value(problem: ErrorDetails) -> str | None:
+    """What is wrong where the value says nothing about it; None elsewhere."""
+    match problem["type"]:
+        case "missing":
+            return "missing"
+        case "extra_forbidden":
+            return "no such field"
+        case "json_invalid":  # the rest of pydantic's message may name characters of the text
+            where = re.search(r" at line \d+ column \d+", problem["msg"])
+            return f"is no valid JSON{where[0] if where else ''}"
+        case "model_type" if not problem["loc"]:
+            return "is no JSON object"
+        case "value_error":
+            return problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    return None
 
 
 def _has_default(model: type[BaseModel] | None, where: Sequence[int | str]) -> bool:

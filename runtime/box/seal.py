@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
+_LARGEST_SETTINGS = 2**20
 _OTHER_KEYS = {
     DIGEST_WORD.encode(): "a gate's digest",
     SECRET_PREFIX.encode(): "a holder's secret key for boxes",
@@ -71,12 +72,17 @@ def read_augmentation(path: Path) -> Augmentation:
     """Settings of the training recipe from a JSON file.
 
     Raises:
-        UserError: it is missing, no JSON, or holds something else.
+        UserError: it is missing, far too large, no JSON, or holds something else; no message quotes a secret key.
     """
     try:
-        return Augmentation.model_validate_json(path.read_bytes())
+        with path.open("rb") as stream:
+            content = stream.read(_LARGEST_SETTINGS + 1)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(content) > _LARGEST_SETTINGS:
+        raise UserError(f"{path}: too large for settings of a training recipe; give another file")
+    try:
+        return Augmentation.model_validate_json(content)
     except ValidationError as error:
         where, what = first_problem(error)
         known = ", ".join(Augmentation.model_fields)

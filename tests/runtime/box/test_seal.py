@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -131,8 +132,9 @@ def test_augmentation_files(tmp_path: Path) -> None:
         '{"views": [8]}': "views.0: 8 is too large; give 7 or less",
         '{"key": 1}': "it may hold hint_taps, views, hint_weight",
         '{"hint_weight": "much"}': "hint_weight: much is not a number",
-        "": "a.json: ",
-        "nonsense": "a.json: ",
+        "": "a.json: is no valid JSON at line 1 column 0",
+        "nonsense": "a.json: is no valid JSON at line 1 column 2",
+        "[1]": "a.json: is no JSON object; it may hold",
     }.items():
         path.write_text(text)
         with pytest.raises(UserError) as caught:
@@ -140,6 +142,38 @@ def test_augmentation_files(tmp_path: Path) -> None:
         assert line in str(caught.value)
     with pytest.raises(UserError, match="cannot be read: No such file"):
         read_augmentation(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("make", [make_gate_key, make_holder_key, make_signing_key])
+def test_a_key_that_is_given_for_settings_is_not_quoted(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "k")
+    lines = (tmp_path / "k").read_text().splitlines()
+    secret = next(line for line in lines if line.startswith(("kdguard-gate", "AGE-SECRET", "M"))).rpartition(" ")[2]
+    digits = secret.translate({ord(letter): "7" for letter in "abcdef"})
+    for content in ("\n".join(lines), secret, f'"{secret}"', f'["{secret}"]', digits, f'{{"key": "{secret}"}}'):
+        (tmp_path / "k").write_text(content)
+        with pytest.raises(
+            UserError, match=r"k: (is no valid JSON at line|is no JSON object|key: no such field)"
+        ) as caught:
+            read_augmentation(tmp_path / "k")
+        said = str(caught.value)
+        assert not any(text[at : at + 8] in said for text in (secret, digits) for at in range(len(secret) - 7))
+
+
+@pytest.mark.parametrize(
+    "wrong", ["x", '{"%s": 1}', '{"views": "%s"}', '{"hint_weight": "%s"}', '["%s"]', '{"key": "%s"}']
+)
+def test_lines_about_settings_stay_short(tmp_path: Path, wrong: str) -> None:
+    (tmp_path / "a").write_text(wrong.replace("%s", "y" * 100_000) if "%" in wrong else wrong * 100_000)
+    with pytest.raises(UserError) as caught:
+        read_augmentation(tmp_path / "a")
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="this system has no endless file")
+def test_settings_without_an_end(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="/dev/zero: too large for settings"):
+        read_augmentation(Path("/dev/zero"))
 
 
 def test_gate_key_files(tmp_path: Path) -> None:
