@@ -28,8 +28,13 @@ def make_gate_key(path: Path) -> KeyDigest:
     """
     secret = new_gate_secret()
     digest = KeyDigest.of(secret)
-    write_pair(path, f"{SECRET_WORD} {secret.value.hex()}\n", f"{DIGEST_WORD} {digest.residues.hex()}\n")
+    write_pair(path, secret_line(secret), f"{DIGEST_WORD} {digest.residues.hex()}\n")
     return digest
+
+
+def secret_line(secret: GateSecret) -> str:
+    """What a holder's file holds."""
+    return f"{SECRET_WORD} {secret.value.hex()}\n"
 
 
 def read_gate_secret(path: Path | str) -> GateSecret:

@@ -91,7 +91,7 @@ def read_key_file(path: Path, what: str) -> str:
     if len(content) > _LARGEST:
         raise UserError(f"{path}: too large for a key; give a file with {what}")
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")  # some editors put a byte order mark first
     except UnicodeDecodeError:  # its message would quote the content
         raise UserError(f"{path}: not a text file; give a file with {what}") from None
 

@@ -13,10 +13,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from kdguard.export.errors import UserError, first_problem
 from kdguard.export.files import atomic_path
-from kdguard.export.onnx_files import model_files, read_outline, sha256_of_model
+from kdguard.export.onnx_files import load_onnx, model_files, read_outline, sha256_of_model
 from kdguard.graph_passes.inventory import hardened_layers
+from kdguard.graph_passes.key_gate import KeyDigest, read_gate
 from kdguard.runtime.box.contents import (
-    LARGEST_GATE_KEY,
     MAGIC,
     Augmentation,
     BoxContents,
@@ -26,8 +26,8 @@ from kdguard.runtime.box.contents import (
 )
 from kdguard.runtime.box.difference import chunk_count, read_range, shared_pieces
 from kdguard.runtime.box.encryption import encrypt
-from kdguard.runtime.box.gate_keys import DIGEST_WORD
-from kdguard.runtime.box.keys import SECRET_PREFIX, fingerprint
+from kdguard.runtime.box.gate_keys import read_gate_secret, secret_line
+from kdguard.runtime.box.keys import fingerprint
 from kdguard.runtime.box.signing import sign, signer_of
 from kdguard.runtime.terminal import progress_bar
 
@@ -36,13 +36,7 @@ if TYPE_CHECKING:
 
 
 _LARGEST_SETTINGS = 2**20
-_OTHER_KEYS = {
-    DIGEST_WORD.encode(): "a gate's digest",
-    SECRET_PREFIX.encode(): "a holder's secret key for boxes",
-    b"PRIVATE KEY-----": "a secret key to sign with",
-    b"PUBLIC KEY-----": "a public key to check signatures with",
-}
-"""What tells each kind of key file that is easily given for a gate's."""
+"""Bytes."""
 
 
 class SealReport(BaseModel):
@@ -89,26 +83,23 @@ def read_augmentation(path: Path) -> Augmentation:
         raise UserError(f"{path}: {f'{where}: ' if where else ''}{what}; it may hold {known}") from error
 
 
-def read_gate_key(path: Path) -> bytes:
-    """A key for a gate in the graph, bytes as they are.
+def read_gate_key(path: Path, hardened: Path) -> bytes:
+    """A holder's gate secret as it is sealed: the line of its file.
+
+    Args:
+        hardened: the model that the box goes with; one of its gate's digests is this secret's.
 
     Raises:
-        UserError: the file is missing, empty or too large, or another kind of key that `kdguard keygen` makes: a secret
-            one would be given away for good.
+        UserError: the file holds no gate secret (another kind of key would be given away for good), the model has no
+            gate, or none that the secret opens.
     """
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(LARGEST_GATE_KEY + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; give the file with the gate's key") from error
-    if not 0 < len(content) <= LARGEST_GATE_KEY:
-        raise UserError(
-            f"{path}: {'empty' if not content else 'too large'}; a gate's key has 1 to {LARGEST_GATE_KEY} bytes"
-        )
-    for mark, kind in _OTHER_KEYS.items():
-        if mark in content:
-            raise UserError(f"{path}: that is {kind} and opens no gate; give the file with the gate's key")
-    return content
+    secret = read_gate_secret(path)
+    gate = read_gate(load_onnx(hardened))
+    if gate is None:
+        raise UserError(f"{path}: {hardened} has no key gate that it could open; gate the model first, or leave it out")
+    if KeyDigest.of(secret, gate.seed) not in gate.digests:
+        raise UserError(f"{path}: that secret does not open the key gate of {hardened}; give one that does")
+    return secret_line(secret).encode()
 
 
 def seal(

@@ -29,7 +29,12 @@ def seal(
         typer.Option("--augmentation", metavar="FILE", help="JSON with hint_taps, views, hint_weight for the holders."),
     ] = None,
     gate_key: Annotated[
-        Path | None, typer.Option("--gate-key", metavar="FILE", help="Key of a gate in the graph, for the holders.")
+        Path | None,
+        typer.Option(
+            "--gate-key",
+            metavar="FILE",
+            help="Secret of `kdguard keygen --gate` that opens the gate in HARDENED, for the holders.",
+        ),
     ] = None,
     sign_with: Annotated[
         Path | None, typer.Option("--sign-with", metavar="FILE", help="Secret key of `kdguard keygen --signing`.")
@@ -64,14 +69,15 @@ def seal(
         )
     keys = collect_holders(holder or (), holders or ())
     signing_key = read_signing_key(sign_with) if sign_with else None
-    options.warn_of_readable(sign_with)
+    for secret in (sign_with, gate_key):
+        options.warn_of_readable(secret)
     report = seal_file(
         hardened,
         teacher,
         box,
         keys,
         augmentation=read_augmentation(augmentation) if augmentation else None,
-        gate_key=read_gate_key(gate_key) if gate_key else None,
+        gate_key=read_gate_key(gate_key, hardened) if gate_key else None,
         signing_key=signing_key,
     )
     if report.sealed_bytes == report.teacher_bytes:

@@ -12,10 +12,11 @@ import onnx
 import pytest
 
 from kdguard.export.errors import UserError
-from kdguard.export.onnx_files import save_onnx, sha256_of_model
+from kdguard.export.onnx_files import load_onnx, save_onnx, sha256_of_model
+from kdguard.graph_passes.insert_key_gate import gate_model
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.box.contents import MAGIC, Augmentation, BoxContents
-from kdguard.runtime.box.gate_keys import make_gate_key
+from kdguard.runtime.box.gate_keys import make_gate_key, read_gate_secret
 from kdguard.runtime.box.keys import make_holder_key
 from kdguard.runtime.box.seal import read_augmentation, read_gate_key, seal
 from kdguard.runtime.box.signing import make_signing_key, read_signing_key
@@ -176,25 +177,31 @@ def test_settings_without_an_end(tmp_path: Path) -> None:
         read_augmentation(Path("/dev/zero"))
 
 
-def test_gate_key_files(tmp_path: Path) -> None:
-    path = tmp_path / "g"
-    for content, line in ((b"", "g: empty"), (bytes(2**16 + 1), "g: too large")):
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=line):
-            read_gate_key(path)
-    make_gate_key(tmp_path / "gate")
+def test_gate_key_files(release: Release, tmp_path: Path) -> None:
+    """A gate's secret and nothing else, and one that opens this very gate."""
+    digest = make_gate_key(tmp_path / "gate")
+    make_gate_key(tmp_path / "other")
     make_holder_key(tmp_path / "holder")
     make_signing_key(tmp_path / "signing")
-    for name in ("gate.pub", "holder", "signing", "signing.pub"):
-        with pytest.raises(
-            UserError, match=rf"{name}: that is a .* and opens no gate; give the file with the gate's key"
-        ):
-            read_gate_key(tmp_path / name)
-    assert read_gate_key(tmp_path / "gate") == (tmp_path / "gate").read_bytes()
-    path.write_bytes(b"\n\x00 key \n")
-    assert read_gate_key(path) == b"\n\x00 key \n"
-    with pytest.raises(UserError, match="No such file"):
-        read_gate_key(tmp_path / "absent")
+    gated = tmp_path / "gated.onnx"
+    save_onnx(gate_model(load_onnx(release.hardened), [digest]), gated)
+    assert read_gate_key(tmp_path / "gate", gated) == (tmp_path / "gate").read_bytes()
+    for name, content in {"bytes": b"\x00 key", "empty": b"", "text": b"hunter2"}.items():
+        (tmp_path / name).write_bytes(content)
+    for name in ("gate.pub", "holder", "holder.pub", "signing", "signing.pub", "bytes", "empty", "text", "absent"):
+        with pytest.raises(UserError, match=rf"{name}: .*give a file with a gate's secret, as `kdguard keygen --gate`"):
+            read_gate_key(tmp_path / name, gated)
+    with pytest.raises(UserError, match=r"other: that secret does not open the key gate of .*gated\.onnx"):
+        read_gate_key(tmp_path / "other", gated)
+    with pytest.raises(UserError, match=r"gate: .*hardened\.onnx has no key gate"):
+        read_gate_key(tmp_path / "gate", release.hardened)
+
+
+def test_a_gate_with_a_matrix_of_its_own(release: Release, tmp_path: Path) -> None:
+    make_gate_key(tmp_path / "gate")
+    secret = read_gate_secret(tmp_path / "gate")
+    save_onnx(gate_model(load_onnx(release.hardened), [secret], seed=b"release 2"), tmp_path / "gated.onnx")
+    assert read_gate_key(tmp_path / "gate", tmp_path / "gated.onnx") == (tmp_path / "gate").read_bytes()
 
 
 def test_memory_does_not_grow_with_the_teacher(tmp_path: Path) -> None:

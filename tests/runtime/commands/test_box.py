@@ -13,9 +13,8 @@ from kdguard.export.onnx_files import sha256_of_model
 from tests.runtime.box.release import Release, harden, make_large_release, make_release
 from tests.runtime.commands.command_line import CommandLine, listing
 
-GATE = b"gate-hunter2-gate"
 SECRET = re.compile(
-    r"AGE-SECRET-KEY-1[A-Z0-9]+|-----BEGIN PRIVATE KEY-----|gate-hunter2|Z2F0ZS1odW50ZXI", re.IGNORECASE
+    r"AGE-SECRET-KEY-1[A-Z0-9]+|-----BEGIN PRIVATE KEY-----|kdguard-gate-secret-1|a2RndWFyZC1nYXRlLXNl", re.IGNORECASE
 )
 
 
@@ -26,7 +25,6 @@ def release(tmp_path: Path) -> Release:
 
 def test_the_whole_way(kdguard: CommandLine, release: Release, tmp_path: Path) -> None:
     """From keys to the teacher, with everything there is; no output, report or manifest holds a secret."""
-    (tmp_path / "gate").write_bytes(GATE)
     (tmp_path / "a.json").write_text('{"hint_taps": ["b"], "views": [0, 1]}')
     said = []
 
@@ -41,21 +39,25 @@ def test_the_whole_way(kdguard: CommandLine, release: Release, tmp_path: Path) -
     assert (carol["kind"], carol["secret_file"], carol["public_file"]) == ("holder", "carol.key", "carol.key.pub")
     releaser = run("keygen", "--signing", "-o", tmp_path / "releaser.key")
     assert releaser["kind"] == "signing"
+    gate = run("keygen", "--gate", "-o", tmp_path / "gate")
+    assert gate["kind"] == "gate"
+    gated, box = tmp_path / "gated.onnx", tmp_path / "gated.box"
+    run("gate", release.hardened, "-o", gated, "--holder", tmp_path / "gate.pub")
     holders = ["--holders", tmp_path / "carol.key.pub", "--holder", release.public["alice"]]
     extras = ["--augmentation", tmp_path / "a.json", "--gate-key", tmp_path / "gate"]
-    seal = ["seal", release.hardened, "--teacher", release.teacher, *holders, *extras]
+    seal = ["seal", gated, "--teacher", release.teacher, *holders, *extras]
     sealed = run(*seal, "--sign-with", tmp_path / "releaser.key")
     assert sealed["holders"] == 2
     assert sealed["signed_by"] == releaser["public_key_sha256"]
     assert "hint_taps" not in json.dumps(sealed)
-    assert release.box.is_file()
+    assert box.is_file()
     out = tmp_path / "unlocked.onnx"
     opened = run(
-        *("unlock", release.hardened, "--key", tmp_path / "carol.key", "-o", out),
+        *("unlock", gated, "--key", tmp_path / "carol.key", "-o", out),
         *("--signed-by", tmp_path / "releaser.key.pub", "--gate-key-output", tmp_path / "gate2"),
     )
     assert out.read_bytes() == release.teacher.read_bytes()
-    assert (tmp_path / "gate2").read_bytes() == GATE
+    assert (tmp_path / "gate2").read_bytes() == (tmp_path / "gate").read_bytes()
     assert f"wrote {tmp_path / 'gate2'}, the gate's key, readable by you alone" in " ".join(said[-1].split())
     assert opened["teacher_sha256"] == sealed["teacher_sha256"] == sha256_of_model(out)
     assert opened["augmentation"] == {"hint_taps": ["b"], "views": [0, 1], "hint_weight": None}
@@ -139,7 +141,10 @@ def test_seal_refuses(kdguard: CommandLine, release: Release, tmp_path: Path) ->
     assert "that is the input" in kdguard.refuses(*seal, *one, "-o", release.hardened)
     assert "another output" in kdguard.refuses(*seal, *one, "--json", release.box)
     assert "cannot be read" in kdguard.refuses(*seal, *one, "--augmentation", tmp_path / "absent")
-    assert "cannot be read" in kdguard.refuses(*seal, *one, "--gate-key", tmp_path / "absent")
+    assert "give a file with a gate's secret" in kdguard.refuses(*seal, *one, "--gate-key", tmp_path / "absent")
+    assert kdguard("keygen", "--gate", "-o", tmp_path / "gate") == 0
+    assert "has no key gate that it could open" in kdguard.refuses(*seal, *one, "--gate-key", tmp_path / "gate")
+    before = sorted([*before, "gate", "gate.pub"])
     swapped = ["seal", release.teacher, "--teacher", release.hardened, *one]
     assert "nothing is hardened in it" in kdguard.refuses(*swapped)
     missing = ["seal", tmp_path / "absent.onnx", "--teacher", release.teacher, *one]
