@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kdguard.export.errors import UserError
 from kdguard.export.files import check_writable
+from kdguard.runtime.terminal import say
 
 SECRET_MODE = 0o600
 PUBLIC_MODE = 0o644
@@ -99,3 +100,10 @@ def read_key_file(path: Path, what: str) -> str:
 def readable_by_others(path: Path) -> bool:
     """Whether a secret key's file, where it is there, lets anybody but its owner in."""
     return os.name == "posix" and path.is_file() and bool(path.stat().st_mode & _OTHERS)
+
+
+def warn_of_readable(*secrets: Path | None) -> None:
+    """Say so where others than its owner may read a secret key's file; None is one that was not given."""
+    for path in filter(None, secrets):
+        if readable_by_others(path):
+            say(f"others on this machine may read the secret key {path}; chmod 600 it", "yellow")

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from kdguard.graph_passes.key_gate import KeyDigest
 from kdguard.runtime.box.contents import Augmentation
 from kdguard.runtime.box.gate_keys import collect_digests, parse_hints
+from kdguard.runtime.box.key_files import warn_of_readable
 from kdguard.runtime.box.keys import collect_holders
 from kdguard.runtime.box.seal import SealReport, seal
 from kdguard.runtime.box.signing import read_signing_key
@@ -65,14 +66,16 @@ class BoxKeys:
 
 
 def read_keys(section: BoxSection, base: Path) -> BoxKeys:
-    """Read all keys, before work starts.
+    """Read all keys, before work starts; said is where others may read a secret one.
 
     Raises:
         UserError: one cannot be read, or is something else.
     """
+    sign_with = base / section.sign_with if section.sign_with else None
+    warn_of_readable(sign_with)
     return BoxKeys(
         holders=collect_holders((), [base / section.holders]) if section.holders else [],
-        signing_key=read_signing_key(base / section.sign_with) if section.sign_with else None,
+        signing_key=read_signing_key(sign_with) if sign_with else None,
         digests=collect_digests([base / path for path in section.gate]) if section.gate else [],
         hints=parse_hints(section.hints),
     )

@@ -180,12 +180,3 @@ def split_names(given: list[str] | None) -> tuple[str, ...]:
     if given and not found:
         raise UserError(f"no name in {', '.join(map(repr, given))}; give a name, or leave the option out")
     return found
-
-
-def warn_of_readable(key: Path | None) -> None:
-    """Say so where others may read a secret key."""
-    from kdguard.runtime.box.key_files import readable_by_others
-    from kdguard.runtime.terminal import say
-
-    if key is not None and readable_by_others(key):
-        say(f"others on this machine may read the secret key {key}; chmod 600 it", "yellow")

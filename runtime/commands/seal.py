@@ -49,6 +49,7 @@ def seal(
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.onnx_files import model_files
     from kdguard.runtime.box.contents import default_box
+    from kdguard.runtime.box.key_files import warn_of_readable
     from kdguard.runtime.box.keys import collect_holders
     from kdguard.runtime.box.seal import read_augmentation, read_gate_key
     from kdguard.runtime.box.seal import seal as seal_file
@@ -69,8 +70,7 @@ def seal(
         )
     keys = collect_holders(holder or (), holders or ())
     signing_key = read_signing_key(sign_with) if sign_with else None
-    for secret in (sign_with, gate_key):
-        options.warn_of_readable(secret)
+    warn_of_readable(sign_with, gate_key)
     report = seal_file(
         hardened,
         teacher,

@@ -33,6 +33,7 @@ def unlock(
     from kdguard.export.files import check_onnx_name, check_outputs, write_json
     from kdguard.export.onnx_files import model_files
     from kdguard.runtime.box.contents import default_box
+    from kdguard.runtime.box.key_files import warn_of_readable
     from kdguard.runtime.box.unlock import unlock as unlock_file
     from kdguard.runtime.terminal import say
     from kdguard.runtime.wording import counted
@@ -50,7 +51,7 @@ def unlock(
         gate_key_output=gate_key_output,
         reserved=[json] if json else [],
     )
-    options.warn_of_readable(key)
+    warn_of_readable(key)
     said = f"{box}: sealed to {counted(report.holders, 'holder')} by kdguard {report.kdguard_version}"
     if report.signed_by is None:
         say(f"{said}; it is not signed: anybody who knows your public key could have made it", "yellow")

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from kdguard.export.errors import UserError
+from kdguard.graph_passes.key_gate import KeyDigest
+from kdguard.runtime.box.gate_keys import make_gate_key, read_gate_digest, read_gate_secret
 from kdguard.runtime.box.key_files import readable_by_others
 from kdguard.runtime.box.keys import collect_holders, make_holder_key, read_holder_key
+from kdguard.runtime.box.signing import make_signing_key, read_signing_key, read_verifying_key, signer_of
 from tests.runtime.commands.command_line import listing
 
 
@@ -90,6 +93,23 @@ def test_key_files_that_are_none(tmp_path: Path, content: bytes | None, line: st
     assert str(tmp_path / "k") in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert "kdguard keygen" in str(caught.value)
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    """Some editors put it first; it is no part of a key."""
+    public, digest, signer = (
+        make_holder_key(tmp_path / "k"),
+        make_gate_key(tmp_path / "g"),
+        make_signing_key(tmp_path / "s"),
+    )
+    for name in ("k", "k.pub", "g", "g.pub", "s", "s.pub"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content)
+    assert str(read_holder_key(tmp_path / "k")[0].to_public()) == public
+    assert collect_holders((), [tmp_path / "k.pub"]) == [public]
+    assert KeyDigest.of(read_gate_secret(tmp_path / "g")) == read_gate_digest(tmp_path / "g.pub") == digest
+    assert read_signing_key(tmp_path / "s").public_key().public_bytes_raw() == read_verifying_key(tmp_path / "s.pub")
+    assert signer_of(read_verifying_key(tmp_path / "s.pub")) == signer
 
 
 def test_a_cut_off_secret_is_not_quoted(tmp_path: Path) -> None:

@@ -35,6 +35,18 @@ def test_keys_that_change_during_a_run_change_nothing(release: Release, tmp_path
     assert opened.augmentation.hint_taps == ["b"]
 
 
+def test_a_key_that_others_may_read_is_pointed_out(
+    release: Release, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_signing_key(tmp_path / "r")
+    section = BoxSection(holders=Path("alice.key.pub"), sign_with=Path("r"))
+    read_keys(section, tmp_path)
+    assert "chmod 600" not in capsys.readouterr().out
+    (tmp_path / "r").chmod(0o640)
+    read_keys(section, tmp_path)
+    assert "chmod 600 it" in " ".join(capsys.readouterr().out.split())
+
+
 def test_what_is_not_asked_for_is_not_made(release: Release, tmp_path: Path) -> None:
     make_gate_key(tmp_path / "g")
     sealed_only = read_keys(BoxSection(holders=Path("alice.key.pub")), tmp_path)

@@ -186,6 +186,19 @@ def test_a_key_that_others_may_read_is_pointed_out(kdguard: CommandLine, release
     assert "chmod 600" not in kdguard.out, "a public key is no secret"
 
 
+def test_a_gates_secret_that_others_may_read_is_pointed_out(
+    kdguard: CommandLine, release: Release, tmp_path: Path
+) -> None:
+    gated = tmp_path / "gated.onnx"
+    assert kdguard("keygen", "--gate", "-o", tmp_path / "g") == 0
+    assert kdguard("gate", release.hardened, "-o", gated, "--holder", tmp_path / "g.pub") == 0
+    keys = ("--holder", release.public["alice"], "--gate-key", tmp_path / "g", "--unsigned")
+    for mode in (0o600, 0o644):
+        (tmp_path / "g").chmod(mode)
+        assert kdguard("seal", gated, "--teacher", release.teacher, *keys) == 0, kdguard.err
+        assert ("chmod 600" in kdguard.out) == (mode == 0o644)
+
+
 def test_another_teacher_is_asked_about(kdguard: CommandLine, release: Release, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = make_large_release(tmp_path / "other")
