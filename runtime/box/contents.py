@@ -12,7 +12,8 @@ Hashes come last, so that a file is read once while it is sealed.
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path, PurePosixPath, PureWindowsPath
+import re
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
@@ -20,26 +21,38 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 MAGIC = b"kdguard-box-1\n"
 LONGEST_LINE = 2**24
 LARGEST_GATE_KEY = 2**16
+MOST_DATA_FILES = 10_000
+"""An exporter that gives each weight a file of its own makes hundreds."""
 _LONGEST_NAME = 255
-_IMPORTED = {".py", ".pyc", ".pyd", ".so", ".dll", ".pth"}
-"""What Python takes from the folder it runs in; a forged box must not plant that."""
+_DATA_SUFFIXES = (
+    *(".data", ".onnx_data", ".bin", ".weights", ".pb", ".raw"),
+    *(".weight", ".bias", ".running_mean", ".running_var", ".in_proj_weight", ".in_proj_bias"),
+)
+"""Of data files as exporters name them: one for all weights, or one for each, called like the weight."""
+_PLAIN = re.compile(r"\w([\w .()+-]*[\w)])?")
+_PLAIN_FOLDER = re.compile(r"\w[\w-]*")
+_WITHOUT_SUFFIX = re.compile(r"\w[\w-]*_[0-9]+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""onnx__Conv_123 of torch, and the UUIDs of onnx; a Makefile has no suffix either."""
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+"""What no file may be called on Windows."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def is_safe_location(name: str) -> bool:
-    """Whether a data file's name stays below the model's folder on every system, spelled one way, and hides nothing."""
-    path, windows = PurePosixPath(name), PureWindowsPath(name)
+    """Whether a data file is called as exporters call theirs, in the model's folder or one below it.
+
+    Others are not taken: interpreters, shells and build tools heed files by their names, and a forged box must not
+    plant those.
+    """
+    *folders, file = name.split("/")
     return bool(
         name.isprintable()  # no lone surrogate is, which could not be encoded
-        and 0 < len(name.encode()) <= _LONGEST_NAME
-        and not path.is_absolute()
-        and not windows.drive
-        and not any(part.startswith(".") for part in path.parts)
-        and path.suffix.lower() not in _IMPORTED
-        and "\\" not in name
-        and path.as_posix() == name
-        and name != "."
+        and len(name.encode()) <= _LONGEST_NAME
+        and len(folders) <= 1
+        and all(_PLAIN_FOLDER.fullmatch(folder) for folder in folders)
+        and not any(map(_DEVICE.fullmatch, (*folders, file)))
+        and ((_PLAIN.fullmatch(file) and file.lower().endswith(_DATA_SUFFIXES)) or _WITHOUT_SUFFIX.fullmatch(file))
     )
 
 
@@ -94,15 +107,17 @@ class BoxContents(Part):
     hardened_sha256: Sha256
     holders: list[Sha256] = Field(min_length=1, description="fingerprints of the public keys it was sealed to")
     model: SealedFile
-    data: dict[str, SealedFile] = Field(default_factory=dict, description="external data, by location")
+    data: dict[str, SealedFile] = Field(
+        default_factory=dict, max_length=MOST_DATA_FILES, description="external data, by location"
+    )
     augmentation: Augmentation = Field(default_factory=Augmentation)
     gate_key: bytes | None = Field(None, min_length=1, max_length=LARGEST_GATE_KEY, repr=False)
 
     @field_validator("data")
     @classmethod
     def _safe_locations(cls, data: dict[str, SealedFile]) -> dict[str, SealedFile]:
-        if not all(map(is_safe_location, data)):
-            raise ValueError("a data file lies outside the model's folder")
+        if not all(map(is_safe_location, data)) or len({name.casefold() for name in data}) < len(data):
+            raise ValueError("a data file has a name that none should have, or that of another")
         return data
 
     @property

@@ -18,6 +18,7 @@ from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.key_gate import KeyDigest, read_gate
 from kdguard.runtime.box.contents import (
     MAGIC,
+    MOST_DATA_FILES,
     Augmentation,
     BoxContents,
     Hashes,
@@ -181,13 +182,16 @@ def _locations(files: Sequence[Path]) -> list[str]:
     """Where the data files lie, relative to the model file.
 
     Raises:
-        UserError: a name that means something else on another system, or one file under two names.
+        UserError: a name that is not one of a data file everywhere, one file under two names, or too many files.
     """
     names = [path.relative_to(files[0].parent).as_posix() for path in files[1:]]
-    if len(set(names)) < len(names) or not all(map(is_safe_location, names)):
+    if len({name.casefold() for name in names}) < len(names) or not all(map(is_safe_location, names)):
         raise UserError(
-            f"{files[0]}: its data files have names that do not work everywhere; re-save it with plain ones"
+            f"{files[0]}: its data files have names that do not work everywhere, or that other files have; re-save it "
+            f"with plain ones, as {files[0].name}.data"
         )
+    if len(names) > MOST_DATA_FILES:
+        raise UserError(f"{files[0]} has {len(names)} data files; re-save it with all weights in one")
     return names
 
 

@@ -25,7 +25,7 @@ from tests.runtime.box.test_unlock import open_to, refusal
 from tests.runtime.commands.command_line import listing
 
 
-@pytest.mark.parametrize("outside", [{"planted": b"x"}, {"planted": b""}])
+@pytest.mark.parametrize("outside", [{"planted.bin": b"x"}, {"planted.bin": b""}])
 def test_a_forged_box_brings_no_file_that_the_model_does_not_use(release: Release, outside: dict[str, bytes]) -> None:
     data = release.teacher.read_bytes()
     parts = {name: SealedFile(pieces=[Piece(length=len(c))] if c else []) for name, c in outside.items()}
@@ -33,9 +33,27 @@ def test_a_forged_box_brings_no_file_that_the_model_does_not_use(release: Releas
     contents = contents_of(release, data, data=parts)
     write_box(release, box_bytes(contents, data + b"".join(outside.values()), digests))
     before = listing(release.folder)
-    with pytest.raises(UserError, match="has no use for the file 'planted'"):
+    with pytest.raises(UserError, match=r"has no use for the file 'planted\.bin'"):
         open_to(release, release.folder / "u.onnx")
     assert listing(release.folder) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["evil-1.0.dist-info/entry_points.txt", "setup.cfg", "Makefile", "u.manifest.json", "u.box"]
+)
+def test_a_forged_box_brings_no_file_that_something_heeds(release: Release, name: str) -> None:
+    """Even where the model uses it: the weights in it are the file's content."""
+    model = onnx.load_model(str(release.teacher))
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == "wc")
+    weights = tensor.raw_data
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=name)
+    data = model.SerializeToString()
+    said = contents_of(release, data, data={name: SealedFile(pieces=[Piece(length=len(weights))])})
+    digests = [sha256(content).hexdigest() for content in (data, weights)]
+    write_box(release, box_bytes(said, data + weights, digests))
+    assert "does not make sense" in refusal(release)
 
 
 def test_a_holder_passes_a_signed_box_on(release: Release) -> None:

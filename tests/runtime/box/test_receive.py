@@ -58,11 +58,11 @@ def test_in_pieces_of_any_size(release: Release, size: int) -> None:
         release,
         b"",
         model=SealedFile(pieces=[Piece(length=5), Piece(length=8, source=0, offset=3), Piece(length=14)]),
-        data={"b": SealedFile(pieces=[]), "a": SealedFile(pieces=[Piece(length=2)])},
+        data={"b.bin": SealedFile(pieces=[]), "a.bin": SealedFile(pieces=[Piece(length=2)])},
     )
     copied = release.hardened.read_bytes()[3:11]
-    expected = {None: DATA[:5] + copied + DATA[5:], "a": b"\n\n", "b": b""}
-    digests = [sha256(expected[name]).hexdigest() for name in (None, "b", "a")]
+    expected = {None: DATA[:5] + copied + DATA[5:], "a.bin": b"\n\n", "b.bin": b""}
+    digests = [sha256(expected[name]).hexdigest() for name in (None, "b.bin", "a.bin")]
     received = Received([release.hardened])
     receiver = received.take(box_bytes(contents, DATA + b"\n\n", digests), size)
     assert received.parts == expected

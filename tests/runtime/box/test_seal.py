@@ -117,12 +117,19 @@ def test_names_of_data_files_that_do_not_work_everywhere(tmp_path: Path) -> None
         rename_data(release.teacher, *names)
         with pytest.raises(UserError, match="re-save it with plain ones"):
             release.seal()
-    (release.teacher.parent / "a\\b").rename(release.teacher.parent / "ab")
-    rename_data(release.teacher, "ab", "./ab")
+    (release.teacher.parent / "a\\b").rename(release.teacher.parent / "ab.bin")
+    rename_data(release.teacher, "ab.bin", "./ab.bin")
     with pytest.raises(UserError, match="re-save it with plain ones"):
         release.seal()
-    rename_data(release.teacher, "./ab")
+    rename_data(release.teacher, "./ab.bin")
     release.seal()
+
+
+def test_more_data_files_than_a_box_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = make_large_release(tmp_path)
+    monkeypatch.setattr("kdguard.runtime.box.seal.MOST_DATA_FILES", 0)
+    with pytest.raises(UserError, match="has 1 data files; re-save it with all weights in one"):
+        release.seal()
 
 
 def test_augmentation_files(tmp_path: Path) -> None:
