@@ -146,15 +146,30 @@ def unlock(
         key_files.check_new(gate_key_output)
     if output is None:
         received = _receive(hardened, box, key, signed_by, check, _nowhere)
+        with _gate_key(gate_key_output, received.contents):
+            pass
     else:
         check_writable(output)
         with TemporaryDirectory(prefix=".kdguard-", dir=output.parent) as scratch:
             received = _receive(hardened, box, key, signed_by, check, writer(Path(scratch), output))
             _check_model(Path(scratch) / output.name, received.contents, box)
-            move_into_place(Path(scratch), output)
-    if gate_key_output and received.contents.gate_key:
-        key_files.create(gate_key_output, received.contents.gate_key, key_files.SECRET_MODE)
+            with _gate_key(gate_key_output, received.contents):
+                move_into_place(Path(scratch), output)
     return _report(box, received, output, signed_by)
+
+
+@contextmanager
+def _gate_key(output: Path | None, contents: BoxContents) -> Iterator[None]:
+    """Write the key of a gate, where it is asked for, before the block; it goes again where the block fails."""
+    if output is None or contents.gate_key is None:
+        yield
+        return
+    key_files.create(output, contents.gate_key, key_files.SECRET_MODE)
+    try:
+        yield
+    except BaseException:
+        output.unlink()
+        raise
 
 
 def _check_model(path: Path, contents: BoxContents, box: Path) -> None:

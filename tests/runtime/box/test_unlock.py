@@ -153,21 +153,6 @@ def test_data_files_replace_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_data_file_that_appears_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    release = make_large_release(tmp_path)
-    release.seal()
-    (tmp_path / "out").mkdir()
-
-    def appear(*_: object) -> None:
-        (tmp_path / "out" / "weights.bin").write_text("mine")
-
-    monkeypatch.setattr("kdguard.runtime.box.unlock._check_model", appear)
-    with pytest.raises(UserError, match="is there already"):
-        open_to(release, tmp_path / "out" / "u.onnx")
-    assert listing(tmp_path / "out") == ["weights.bin"]
-    assert (tmp_path / "out" / "weights.bin").read_text() == "mine"
-
-
 def test_flipped_bits(tmp_path: Path) -> None:
     """In every part of the file: age's header, its MAC, the nonce, each sealed piece, the last byte."""
     release = make_release(tmp_path, 48)
@@ -249,6 +234,20 @@ def test_signatures(release: Release) -> None:
     assert report.signed_by
     assert report.signer_checked
     assert not unlock(release.hardened, release.box, release.key("alice")).signer_checked
+
+
+@pytest.mark.parametrize("appears", ["gate", "weights.bin"])
+def test_a_file_that_appears_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, appears: str) -> None:
+    """In the place of the gate's key or of a data file: neither the model nor the other one is written."""
+    release = make_large_release(tmp_path)
+    release.seal(gate_key=b"key")
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr("kdguard.runtime.box.unlock._check_model", lambda *_: (out / appears).write_text("mine"))
+    with pytest.raises(UserError, match="is there already"):
+        open_to(release, out / "u.onnx", gate_key_output=out / "gate")
+    assert listing(out) == [appears]
+    assert (out / appears).read_text() == "mine"
 
 
 def test_the_gates_key_is_given_once_and_only_if_there_is_one(release: Release) -> None:
