@@ -1,7 +1,8 @@
 """The command line: one thin module per command, imported only when it runs.
 
 Exit codes: 0 done and gates passed, 1 a gate failed, 2 the input was wrong, 3 this machine lacks
-something, 130 interrupted, 143 terminated. Errors of the user's are one line; ours keep their traceback.
+something, 129 terminal closed, 130 interrupted, 143 terminated. Errors of the user's are one line; ours
+keep their traceback.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
@@ -37,40 +38,59 @@ from kdguard.runtime.usage import UsageError, describe_usage_error
 INTERRUPTED = 130
 """What shells report for Ctrl-C. Click would answer 1, which here means that a gate failed."""
 
-TERMINATED = 143
-"""What shells report for SIGTERM."""
+_ENDINGS = {"SIGTERM": "terminated", "SIGHUP": "ended, its terminal was closed"}
+"""Signals that leave as little behind as Ctrl-C, and what is said of each. Shells report 128 + their number."""
 
 
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, which leaves as little behind as Ctrl-C."""
+class _EndedError(KeyboardInterrupt):
+    """One of those signals has arrived."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+        self.why = _ENDINGS[signal.Signals(number).name]
 
 
 @contextmanager
-def _heed_sigterm() -> Iterator[None]:
-    """Raise where SIGTERM arrives, so that workers are ended and half-written files removed."""
+def _heed_endings() -> Iterator[None]:
+    """Raise where such a signal arrives, so that workers are ended and half-written files removed."""
     if threading.current_thread() is not threading.main_thread():  # no other one may handle signals
         yield
         return
+    before: dict[int, Any] = {}
+    arrived: list[_EndedError] = []
 
-    def stop(*_: object) -> None:
-        raise _TerminatedError
+    def stop(number: int, _: object) -> None:
+        for other in before:  # a closed terminal may say so twice, and cleaning up is not to be cut short
+            signal.signal(other, signal.SIG_IGN)
+        arrived.append(_EndedError(number))
+        raise arrived[0]
 
-    before = signal.signal(signal.SIGTERM, stop)
+    for name in _ENDINGS:
+        number = getattr(signal, name, None)  # not every system has all
+        if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):  # nohup
+            before[number] = signal.signal(number, stop)
     try:
         yield
+    except OSError:
+        if arrived:  # on the way out, progress could not be written to a terminal that is closed
+            raise arrived[0] from None
+        raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            with _heed_sigterm():
+            with _heed_endings():
                 command(*args, **kwargs)
-        except _TerminatedError:
-            print("kdguard: terminated", file=sys.stderr)
-            sys.exit(TERMINATED)
+        except _EndedError as ended:
+            with suppress(OSError):  # a closed terminal takes no word
+                print(f"kdguard: {ended.why}", file=sys.stderr)
+            sys.exit(ended.exit_code)
         except KeyboardInterrupt:
             print("kdguard: interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED)
