@@ -93,6 +93,10 @@ class InsertKeyGate(GraphPass):
         for name in _names(model):
             if name == KEY_INPUT or name.startswith((HINT_PREFIX, GATE_PREFIX)):
                 raise PreconditionError(f"tensor {name!r} has a name that the key gate keeps for its own; rename it")
+        if any(node.name.startswith(GATE_PREFIX) for node in model.graph.node):
+            raise PreconditionError(f"a node's name starts with {GATE_PREFIX!r}, which is the key gate's; rename it")
+        if any(entry.key == METADATA_KEY for entry in model.metadata_props):
+            raise PreconditionError(f"the model has metadata {METADATA_KEY!r} and no key gate; take them out")
         if not drivable_layers(model) and not self.hints:
             raise PreconditionError(
                 "there is nothing for a key to open: the model has no hardened layer that a key may switch off "
@@ -110,8 +114,8 @@ class InsertKeyGate(GraphPass):
             if hint.layer not in layers:
                 why = obstacles.get(hint.layer, "it is no feature map of this model")
                 raise PreconditionError(f"hint layer {hint.layer!r}: {why}; see `kdguard inspect MODEL`")
-            if not 1 <= hint.rank <= MAX_RANK:
-                raise PreconditionError(f"hint layer {hint.layer!r}: rank {hint.rank} is not within 1 to {MAX_RANK}")
+            if type(hint.rank) is not int or not 1 <= hint.rank <= MAX_RANK:
+                raise PreconditionError(f"hint layer {hint.layer!r}: rank {hint.rank} is not one of 1 to {MAX_RANK}")
 
     def _wanted(self, model: onnx.ModelProto) -> KeyGate:
         driven = tuple(entry.layer for entry in drivable_layers(model))

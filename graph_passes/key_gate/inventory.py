@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from kdguard.export.errors import UserError
+from kdguard.export.onnx_files import default_opset
+from kdguard.graph_passes.insert_svd_perturb import STRENGTH
 from kdguard.graph_passes.inventory import HardenedLayer, hardened_layers
+from kdguard.graph_passes.key_gate.functions import gate_functions
 from kdguard.graph_passes.key_gate.keys import KeyDigest
-from kdguard.graph_passes.key_gate.lattice_hash import DEFAULT_SEED, public_matrix
+from kdguard.graph_passes.key_gate.lattice_hash import DEFAULT_SEED, RESIDUES, public_matrix
 from kdguard.graph_passes.key_gate.names import (
     DIGESTS,
     GATE,
@@ -21,6 +27,7 @@ from kdguard.graph_passes.key_gate.names import (
     KEY_INPUT,
     MATRIX,
     METADATA_KEY,
+    OPEN,
     STRENGTH_OUT,
 )
 from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB
@@ -92,8 +99,11 @@ def drivable_layers(model: onnx.ModelProto) -> list[HardenedLayer]:
 def read_gate(model: onnx.ModelProto) -> KeyGate | None:
     """The gate of a model, or None where it has none.
 
+    1. Its nodes, constants and functions are those that this version puts in: one that opens for everybody is none.
+    2. It has digests, and its matrix comes from the seed that the model states.
+
     Raises:
-        UserError: it is not one that this version makes, or its matrix is not the public one.
+        UserError: otherwise.
     """
     nodes = [node for node in model.graph.node if node.domain == GATE_DOMAIN]
     if not any(node.op_type == GATE for node in nodes):
@@ -103,6 +113,8 @@ def read_gate(model: onnx.ModelProto) -> KeyGate | None:
     try:
         seed = bytes.fromhex(metadata.get(METADATA_KEY, DEFAULT_SEED.hex()))
         digests, matrix = (numpy_helper.to_array(constants[name]) for name in (DIGESTS, MATRIX))
+        if not _is_wired(nodes) or not _has_form(digests) or not _is_absent(constants.get(KEY_INPUT)):
+            raise ValueError("not as it is put in")
         gate = KeyGate(
             digests=tuple(KeyDigest(row.tobytes()) for row in digests),
             hints=tuple(sorted(_as_hint(node) for node in nodes if node.op_type == HINT)),
@@ -116,9 +128,47 @@ def read_gate(model: onnx.ModelProto) -> KeyGate | None:
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise UserError("the model's key gate is damaged, or another version made it; gate the model again") from error
-    if not np.array_equal(matrix, public_matrix(seed)):
+    if matrix.dtype != np.uint8 or not np.array_equal(matrix, public_matrix(seed)):
         raise UserError("the matrix of the model's key gate does not come from the seed that the model states")
+    _check_functions(model, gate)
     return gate
+
+
+def _is_wired(nodes: Sequence[onnx.NodeProto]) -> bool:
+    """Whether one node checks the key, and the hints listen to it."""
+    (gate,) = (node for node in nodes if node.op_type == GATE)
+    hints = [node for node in nodes if node.op_type == HINT]
+    return (
+        list(gate.input) == [KEY_INPUT, MATRIX, DIGESTS, STRENGTH]
+        and list(gate.output) == [STRENGTH_OUT, OPEN]
+        and all(len(hint.input) == 2 and hint.input[1] == OPEN for hint in hints)
+    )
+
+
+def _has_form(digests: NDArray[Any]) -> bool:
+    """Whether these are rows of a digest each, one at least."""
+    return digests.dtype == np.uint8 and digests.ndim == 2 and len(digests) > 0 and digests.shape[1] == RESIDUES
+
+
+def _is_absent(default: onnx.TensorProto | None) -> bool:
+    """Whether the key that a model feeds itself, where it does, is none."""
+    return default is None or numpy_helper.to_array(default).size == 0
+
+
+def _check_functions(model: onnx.ModelProto, gate: KeyGate) -> None:
+    """See that the gate's functions are those that this version writes.
+
+    Raises:
+        UserError: they are not.
+    """
+    expected = gate_functions(default_opset(model), hints=bool(gate.hints), always=gate.required)
+    for function in expected:
+        present = [f for f in model.functions if (f.domain, f.name) == (function.domain, function.name)]
+        if present != [function]:
+            raise UserError(
+                f"the function {function.name} of the model's key gate is not the one that this version of kdguard "
+                "writes: it may let in anybody; gate the hardened model anew"
+            )
 
 
 def _as_hint(node: onnx.NodeProto) -> Hint:

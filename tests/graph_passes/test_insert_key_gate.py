@@ -227,6 +227,18 @@ def clashing() -> onnx.ModelProto:
     return model
 
 
+def with_metadata() -> onnx.ModelProto:
+    model = harden(make_conv_net())
+    model.metadata_props.add(key="kdguard.key_gate", value="00")
+    return model
+
+
+def with_node_name() -> onnx.ModelProto:
+    model = harden(make_conv_net())
+    model.graph.node[0].name = "kdguard/gate/KeyGate"
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "insert", "message"),
     [
@@ -234,7 +246,11 @@ def clashing() -> onnx.ModelProto:
         (harden(make_conv_net()), InsertKeyGate([]), "1 to 64 key holders, and 0 were given"),
         (harden(make_conv_net()), InsertKeyGate(DIGESTS, [Hint("image")]), "'image': it is an input of the model"),
         (harden(make_conv_net()), InsertKeyGate(DIGESTS, [Hint("none")]), "'none': it is no feature map"),
-        (harden(make_conv_net()), InsertKeyGate(DIGESTS, [Hint("b", 17)]), "rank 17 is not within 1 to 16"),
+        (harden(make_conv_net()), InsertKeyGate(DIGESTS, [Hint("b", 17)]), "rank 17 is not one of 1 to 16"),
+        (harden(make_conv_net()), InsertKeyGate(DIGESTS, [Hint("b", True)]), "rank True is not one of 1 to 16"),
+        (harden(make_conv_net()), InsertKeyGate(DIGESTS, [Hint("b", 2.0)]), "rank 2.0 is not one of 1 to 16"),  # type: ignore[arg-type]
+        (with_metadata(), InsertKeyGate(DIGESTS, [Hint("b")]), "metadata 'kdguard.key_gate' and no key gate"),
+        (with_node_name(), InsertKeyGate(DIGESTS, [Hint("b")]), "a node's name starts with 'kdguard/gate/'"),
         (harden(make_conv_net()), InsertKeyGate(DIGESTS, [Hint("b"), Hint("b", 2)]), "named twice among the hints"),
         (clashing(), InsertKeyGate(DIGESTS, [Hint("b")]), "tensor 'kdguard_key' has a name that the key gate keeps"),
         (make_conv_net(opset=14), InsertKeyGate(DIGESTS, [Hint("b")]), "opset 14 and the gate needs 15"),

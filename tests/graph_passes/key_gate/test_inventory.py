@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import pytest
@@ -10,8 +12,9 @@ from onnx import numpy_helper
 from kdguard.export.errors import UserError
 from kdguard.graph_passes.insert_key_gate import InsertKeyGate
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
-from kdguard.graph_passes.key_gate import Hint, KeyDigest, KeyGate, read_gate
+from kdguard.graph_passes.key_gate import KEY_INPUT, Hint, KeyDigest, KeyGate, key_tensor, read_gate
 from kdguard.graph_passes.key_gate.inventory import drivable_layers
+from kdguard.graph_passes.key_gate.lattice_hash import public_matrix
 from kdguard.graph_passes.key_gate.names import DIGESTS, MATRIX
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.refit_consumers import RefitConsumers, conv_readers
@@ -63,7 +66,80 @@ def test_a_damaged_gate() -> None:
         read_gate(model)
 
 
+def opening(model: onnx.ModelProto) -> None:
+    """The function that checks keys lets in everybody."""
+    (gate,) = (function for function in model.functions if function.name == "KeyGate")
+    (node,) = (node for node in gate.node if node.output[0] == "open")
+    node.op_type = "GreaterOrEqual"
+    node.input[0] = node.input[1]
+
+
+def showing(model: onnx.ModelProto) -> None:
+    """The function of hints does not ask."""
+    (hint,) = (function for function in model.functions if function.name == "KeyHint")
+    hint.node[-1].input[0] = "constant"
+
+
+def projecting(model: onnx.ModelProto) -> None:
+    (projector,) = (f for f in model.functions if (f.domain, f.name) == ("kdguard.gate", "TopKProjector"))
+    del projector.node[-1]
+
+
+def twice(model: onnx.ModelProto) -> None:
+    model.functions.add().CopyFrom(next(function for function in model.functions if function.name == "KeyGate"))
+
+
+@pytest.mark.parametrize("change", [opening, showing, projecting, twice])
+def test_a_gate_with_functions_of_somebody_elses(change: Callable[[onnx.ModelProto], None]) -> None:
+    model = gated()
+    change(model)
+    with pytest.raises(UserError, match="of the model's key gate is not the one that this version of kdguard writes"):
+        read_gate(model)
+
+
+def constant_of(model: onnx.ModelProto, name: str, value: np.ndarray) -> None:
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(value, name))
+
+
+def wired_anew(model: onnx.ModelProto, op_type: str, index: int, name: str) -> None:
+    next(node for node in model.graph.node if node.op_type == op_type).input[index] = name
+
+
+OWN = np.frombuffer(DIGEST.residues, np.uint8)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: constant_of(model, DIGESTS, OWN[:0].reshape(0, 144)),
+        lambda model: constant_of(model, DIGESTS, OWN.reshape(1, 144, 1)),
+        lambda model: constant_of(model, DIGESTS, OWN),
+        lambda model: constant_of(model, DIGESTS, OWN.reshape(2, 72)),
+        lambda model: constant_of(model, DIGESTS, OWN[None].astype(np.int64)),
+        lambda model: constant_of(model, KEY_INPUT, key_tensor(secret(0))),
+        lambda model: wired_anew(model, "KeyGate", 0, "image"),
+        lambda model: wired_anew(model, "KeyGate", 1, "kdguard/gate/digests"),
+        lambda model: wired_anew(model, "KeyHint", 1, "always"),
+        lambda model: model.graph.node.add().CopyFrom(model.graph.node[0]),
+    ],
+    ids=["none", "rank 3", "rank 1", "short", "int64", "key", "other key", "other matrix", "hint", "two gates"],
+)
+def test_a_gate_that_somebody_wired_or_filled_anew(change: Callable[[onnx.ModelProto], None]) -> None:
+    model = gated()
+    assert model.graph.node[0].op_type == "KeyGate"
+    change(model)
+    with pytest.raises(UserError, match="the model's key gate is damaged, or another version made it"):
+        read_gate(model)
+
+
+def test_a_matrix_of_another_type() -> None:
+    model = gated()
+    constant_of(model, MATRIX, public_matrix(b"seed").astype(np.int64))
+    with pytest.raises(UserError, match="does not come from the seed"):
+        read_gate(model)
+
+
 def test_a_digest_that_is_everybodys() -> None:
-    own = np.frombuffer(DIGEST.residues, np.uint8)
     with pytest.raises(UserError, match="the digest of the key of zeros"):
-        read_gate(with_digests(gated(), np.zeros_like(own), own))
+        read_gate(with_digests(gated(), np.zeros_like(OWN), OWN))
