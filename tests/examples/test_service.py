@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -168,6 +168,47 @@ def test_what_no_holder_sends_goes_the_whole_way(
     for sent in callers:
         client.post("/hints", content=png(IMAGE), headers=headers(sent))
     assert (len(compared), len(asked)) == (2 * len(callers), len(callers))
+
+
+@pytest.mark.parametrize("slip", ["find_holder", "answer_with_hints"])
+def test_both_must_agree(service: ModuleType, client: httpx.Client, monkeypatch: pytest.MonkeyPatch, slip: str) -> None:
+    """A holder to the gate alone, or to the comparison alone, is none; the log names nobody either."""
+    monkeypatch.setattr(service, slip, lambda *_: None)
+    answer = client.post("/hints", content=png(IMAGE), headers=headers(f"Bearer {ALICE.value.hex()}"))
+    assert (answer.status_code, answer.json()) == (403, {"detail": "hints are for key holders"})
+
+
+def test_so_many_are_worked_on_at_a_time(
+    service: ModuleType, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of both kinds together; the others wait."""
+    lock, go_on, entered = threading.Lock(), threading.Event(), threading.Semaphore(0)
+    running: list[int] = []
+    peaks: list[int] = []
+
+    def holding(real: Callable[..., bytes]) -> Callable[..., bytes]:
+        def work(*given: object) -> bytes:
+            with lock:
+                running.append(1)
+                peaks.append(len(running))
+            entered.release()
+            go_on.wait(30)
+            with lock:
+                running.pop()
+            return real(*given)
+
+        return work
+
+    for name in ("restored_png", "answer_with_hints"):
+        monkeypatch.setattr(service, name, holding(getattr(service, name)))
+    paths = ["/restore", "/hints"] * service.AT_ONCE
+    with ThreadPoolExecutor(len(paths)) as pool:
+        answers = [pool.submit(client.post, path, content=png(IMAGE)) for path in paths]
+        assert all(entered.acquire(timeout=20) for _ in range(service.AT_ONCE))
+        time.sleep(0.3)  # for one too many to come in
+        go_on.set()
+        assert [answer.result().status_code for answer in answers] == [200, 403] * service.AT_ONCE
+    assert max(peaks) == service.AT_ONCE
 
 
 def test_answers_to_different_keys_at_once_are_whose_they_are(client: httpx.Client, gated: Path) -> None:

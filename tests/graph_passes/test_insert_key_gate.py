@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from kdguard.export.errors import UserError
 from kdguard.export.model_card import NO_KEY
 from kdguard.graph_passes.insert_key_gate import InsertKeyGate, gate_model, with_required_key
-from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
+from kdguard.graph_passes.insert_svd_perturb import STRENGTH, InsertSvdPerturb
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.key_gate import (
     HINT_PREFIX,
@@ -98,6 +98,19 @@ def test_without_key_and_with_it(build: Callable[[], onnx.ModelProto], placement
     np.testing.assert_allclose(restored.astype(np.float64), run_onnx(clean, image=image)[0], atol=tolerance, rtol=0)
     assert hint.shape == (1, 4, 40, 40)
     assert np.isfinite(hint).all()
+
+
+def test_a_strength_of_its_own_is_kept_without_a_key() -> None:
+    """Whoever stored less than 1 in the hardened model gets that, and a key still switches it off."""
+    hardened = harden(make_conv_net(), "in-path")
+    (strength,) = (tensor for tensor in hardened.graph.initializer if tensor.name == STRENGTH)
+    full = run_onnx(hardened, image=IMAGE)[0]
+    strength.CopyFrom(numpy_helper.from_array(np.array(0.25, np.float32), STRENGTH))
+    running, (shut,) = Running(InsertKeyGate(DIGESTS)(hardened).model), run_onnx(hardened, image=IMAGE)
+    assert not np.array_equal(shut, full)
+    for wrong in (None, WRONG):
+        assert np.array_equal(running(IMAGE, wrong)[0], shut)
+    assert np.array_equal(running(IMAGE, RIGHT)[0], run_onnx(make_conv_net(), image=IMAGE)[0])
 
 
 @pytest.mark.parametrize("opset", [15, 18, 20, 23])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
-from kdguard.graph_passes.key_gate import KEY_BITS, key_tensor
-from kdguard.graph_passes.key_gate.lattice_hash import lattice_hash
+from kdguard.graph_passes.key_gate import KEY_BITS, KeyDigest, key_tensor
+from kdguard.graph_passes.key_gate.functions import gate_functions
+from kdguard.graph_passes.key_gate.lattice_hash import lattice_hash, public_matrix
 from kdguard.graph_passes.pass_base import full_check_problem
 from tests.graph_passes.key_gate.gate_models import GateSession, gate_only, secret
 
@@ -106,6 +109,24 @@ def test_real_numbers_with_the_right_hash(gate: GateSession) -> None:
     shifted = RIGHT.copy()
     shifted[[first, second]] += 251.0
     assert not gate.opens(shifted)
+
+
+@pytest.mark.parametrize("error", [-4, -1, 1, 4])
+def test_a_division_that_is_a_little_off_opens_and_shuts_alike(error: int) -> None:
+    """As of GPUs that multiply by a reciprocal; a sum that the modulus divides is where it would tell."""
+    holder = next(key for key in map(secret, range(100)) if not all(KeyDigest.of(key).residues))
+
+    class Div(OpRun):
+        def _run(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray]:
+            return ((a / b * np.float32(1 + error * 2.0**-23)).astype(np.float32),)
+
+    (function,) = gate_functions(18, hints=False, always=False)
+    gate = ReferenceEvaluator(function, new_ops=[Div])
+    stored = np.frombuffer(KeyDigest.of(holder).residues, np.uint8)[None]
+    fed = {"matrix": public_matrix(), "digests": stored, "strength": np.array(1, np.float32)}
+    for key, opens in ((holder, True), (secret(100), False)):
+        strength, is_open = gate.run(None, {"key": key_tensor(key), **fed}, attributes={})
+        assert (bool(is_open), float(strength)) == (opens, 0.0 if opens else 1.0)
 
 
 def test_no_key_is_stored() -> None:

@@ -25,6 +25,18 @@ from tests.runtime.box.test_unlock import open_to, refusal
 from tests.runtime.commands.command_line import listing
 
 
+def with_outside_weights(release: Release, **place: str) -> tuple[bytes, bytes]:
+    """The teacher's file with the weight `wc` somewhere else, and that weight."""
+    model = onnx.load_model(str(release.teacher))
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == "wc")
+    weights = tensor.raw_data
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in place.items():
+        tensor.external_data.add(key=key, value=value)
+    return model.SerializeToString(), weights
+
+
 @pytest.mark.parametrize("outside", [{"planted.bin": b"x"}, {"planted.bin": b""}])
 def test_a_forged_box_brings_no_file_that_the_model_does_not_use(release: Release, outside: dict[str, bytes]) -> None:
     data = release.teacher.read_bytes()
@@ -43,13 +55,7 @@ def test_a_forged_box_brings_no_file_that_the_model_does_not_use(release: Releas
 )
 def test_a_forged_box_brings_no_file_that_something_heeds(release: Release, name: str) -> None:
     """Even where the model uses it: the weights in it are the file's content."""
-    model = onnx.load_model(str(release.teacher))
-    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == "wc")
-    weights = tensor.raw_data
-    tensor.ClearField("raw_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value=name)
-    data = model.SerializeToString()
+    data, weights = with_outside_weights(release, location=name)
     said = contents_of(release, data, data={name: SealedFile(pieces=[Piece(length=len(weights))])})
     digests = [sha256(content).hexdigest() for content in (data, weights)]
     write_box(release, box_bytes(said, data + weights, digests))
@@ -82,20 +88,33 @@ def test_a_forged_model_reads_no_other_file(tmp_path: Path, location: str) -> No
     (tmp_path / "secret").write_bytes(bytes(10**6))
     (tmp_path / "f").mkdir()
     release = make_release(tmp_path / "f")
-    model = onnx.load_model(str(release.teacher))
-    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == "wc")
-    length = len(tensor.raw_data)
-    tensor.ClearField("raw_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", "0"), ("length", str(length))):
-        tensor.external_data.add(key=key, value=value)
-    data = model.SerializeToString()
+    weights = with_outside_weights(release)[1]
+    data, _ = with_outside_weights(release, location=location, offset="0", length=str(len(weights)))
     write_box(release, box_bytes(contents_of(release, data), data))
     with pytest.raises(UserError):
         open_to(release, release.folder / "unlocked.onnx")
     with pytest.raises(UserError, match="is no valid model"):
         unlocked_model(release.hardened, release.box, release.key("alice"))
     assert not (release.folder / "unlocked.onnx").exists()
+
+
+@pytest.mark.parametrize("place", [{"length": "+4"}, {"offset": "4"}, {"offset": "-4"}, {"length": "-4"}])
+def test_weights_that_reach_outside_their_file(release: Release, place: dict[str, str]) -> None:
+    """By however little: what is left of them fits the tensor where only the stated length is too large."""
+    length = len(with_outside_weights(release)[1])
+    stated = {"length": str(length)} | {
+        key: str(length + 4) if value == "+4" else value for key, value in place.items()
+    }
+    data, weights = with_outside_weights(release, location="w.bin", **stated)
+    said = contents_of(release, data, data={"w.bin": SealedFile(pieces=[Piece(length=length)])})
+    digests = [sha256(content).hexdigest() for content in (data, weights)]
+    write_box(release, box_bytes(said, data + weights, digests))
+    with pytest.raises(UserError, match="'wc' reaches outside its data file"):
+        unlocked_model(release.hardened, release.box, release.key("alice"))
+    before = listing(release.folder)
+    with pytest.raises(UserError, match="reaches outside its data file"):
+        open_to(release, release.folder / "u.onnx")
+    assert listing(release.folder) == before
 
 
 def test_forged_holders(release: Release) -> None:
