@@ -16,6 +16,11 @@ from kdguard.export.errors import UserError
 TORCH_SUFFIXES = (".pt", ".pth")
 
 
+def real_path(path: Path) -> Path:
+    """A path without links; one whose links lead in a circle as it is, for whoever opens it to say so."""
+    return Path(os.path.realpath(path))
+
+
 def check_writable(target: Path) -> None:
     """Fail now rather than after an hour of work if `target` cannot be written.
 
@@ -50,12 +55,12 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None])
     Raises:
         UserError: the first problem found.
     """
-    taken = {path.resolve(): f"the input {path}" for path in inputs if path is not None}
+    taken = {real_path(path): f"the input {path}" for path in inputs if path is not None}
     for target in (path for path in outputs if path is not None):
         check_writable(target)
-        if target.resolve() in taken:
-            raise UserError(f"cannot write {target}: that is {taken[target.resolve()]}; give another file name")
-        taken[target.resolve()] = "also another output of this command"
+        if real_path(target) in taken:
+            raise UserError(f"cannot write {target}: that is {taken[real_path(target)]}; give another file name")
+        taken[real_path(target)] = "also another output of this command"
 
 
 def check_onnx_name(target: Path) -> None:

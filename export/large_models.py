@@ -17,7 +17,7 @@ import onnx
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from kdguard.export.errors import UserError
-from kdguard.export.files import atomic_path, check_writable, sha256_of_file
+from kdguard.export.files import atomic_path, check_writable, real_path, sha256_of_file
 
 INLINE_LIMIT = 2**28
 """Bytes of external data that are simply read; hardening holds several copies of a small model."""
@@ -118,7 +118,7 @@ def save_large(model: onnx.ModelProto, path: Path) -> None:
     target = data_path(path)
     check_writable(path)
     sources = {_place(tensor)[0] for tensor in outside_tensors(model)}
-    if target.resolve() in sources:
+    if real_path(target) in sources:
         raise UserError(f"cannot write {target}: that is where the model's weights are read from; give another name")
     offsets: dict[tuple[Path, int], int] = {}
     # The model goes into place last, so that it never stands there without its weights.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdguard.export.errors import UserError, first_line
+from kdguard.export.files import real_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,7 +29,7 @@ def import_callable(source: str, search_path: Path | None = None) -> Callable[..
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", source):
         raise UserError(f"{source!r} is not of the form package.module:name (an ONNX file needs no export)")
     module_name, name = source.split(":")
-    folder = str((search_path or Path.cwd()).resolve())
+    folder = str(real_path(search_path or Path.cwd()))
     _forget_namesake(module_name.split(".")[0], folder)
     sys.path.insert(0, folder)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from kdguard.export.errors import GateFailedError, UserError, first_line
-from kdguard.export.files import check_outputs, remove, write_json
+from kdguard.export.files import check_outputs, real_path, remove, write_json
 from kdguard.export.image_pairs import ImagePair, load_pairs, refuse_overlap
 from kdguard.export.model_card import ModelCard, write_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
@@ -123,7 +123,7 @@ def _check_json(json: Path | None, out: Path, inputs: list[Path]) -> None:
         return
     check_outputs([json], [*inputs, *(out / name for name in RESULTS)])
     for folder in (out, *(path for path in inputs if path.is_dir())):
-        if json.resolve().is_relative_to(folder.resolve()):
+        if real_path(json).is_relative_to(real_path(folder)):
             raise UserError(f"cannot write {json}: it lies in {folder}, which this run uses; give another place")
 
 
@@ -136,7 +136,7 @@ def _clear_run_folder(out: Path, inputs: list[Path]) -> None:
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; the pipeline file names it")
         # As named and as resolved: neither a link in the folder nor its target may be lost.
-        if path.absolute().is_relative_to(out.absolute()) or path.resolve().is_relative_to(out.resolve()):
+        if path.absolute().is_relative_to(out.absolute()) or real_path(path).is_relative_to(real_path(out)):
             raise UserError(f"{path} lies in the run folder {out}, which is cleared at the start; choose another --out")
     try:
         if out.exists() and any(out.iterdir()) and not (out / MARKER).is_file():

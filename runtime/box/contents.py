@@ -153,4 +153,4 @@ class Hashes(Part):
 
 def default_box(hardened: Path) -> Path:
     """Where the box of a hardened model lies."""
-    return hardened.with_name(f"{hardened.stem if hardened.suffix == '.onnx' else hardened.name}.box")
+    return hardened.parent / f"{hardened.stem if hardened.suffix == '.onnx' else hardened.name}.box"

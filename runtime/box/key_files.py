@@ -17,7 +17,7 @@ _OTHERS = 0o077
 
 def public_path(secret: Path) -> Path:
     """Where the public half of a key lies."""
-    return secret.with_name(f"{secret.name}.pub")
+    return secret.parent / f"{secret.name}.pub"
 
 
 def check_new(path: Path) -> None:

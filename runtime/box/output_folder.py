@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from kdguard.export.errors import UserError
-from kdguard.export.files import remove
+from kdguard.export.files import real_path, remove
 from kdguard.runtime.box.contents import BoxContents
 from kdguard.runtime.box.key_files import SECRET_MODE
 from kdguard.runtime.box.receive import Open
@@ -25,10 +25,10 @@ def check_names(output: Path, contents: BoxContents, reserved: Sequence[Path]) -
     Raises:
         UserError: the name of the first one.
     """
-    taken = {path.resolve() for path in (output, *reserved)}
+    taken = {real_path(path) for path in (output, *reserved)}
     for name in contents.data:
         first = output.parent / PurePosixPath(name).parts[0]
-        if first.resolve() in taken or os.path.lexists(first):
+        if real_path(first) in taken or os.path.lexists(first):
             what = "is there already" if os.path.lexists(first) else "is another output's name"
             raise UserError(
                 f"cannot write the teacher's data file {name!r}: {first} {what}; give -o in an empty folder"

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from kdguard.export.errors import MissingDependencyError, UserError, first_problem
-from kdguard.export.files import TORCH_SUFFIXES, sha256_of_file
+from kdguard.export.files import TORCH_SUFFIXES, real_path, sha256_of_file
 from kdguard.export.model_card import ModelCard
 from kdguard.runtime.engines import ENGINES
 from kdguard.runtime.engines.gpus import in_words, runs_on
@@ -82,7 +82,7 @@ def found_manifest(engine: Path) -> Path:
     """Where the manifest of an engine is read; a link to an engine has one of its own or that of what it leads to."""
     beside = manifest_path(engine)
     try:
-        return beside if beside.exists() else manifest_path(engine.resolve())
+        return beside if beside.exists() else manifest_path(real_path(engine))
     except OSError:  # a folder that may not be looked into, a name that is too long
         return beside
 

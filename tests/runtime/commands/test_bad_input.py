@@ -299,3 +299,38 @@ def test_nohup_is_heeded(kdguard: CommandLine, conv_net_file: Path, monkeypatch:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_links_that_lead_in_a_circle(kdguard: CommandLine, conv_net_file: Path, tmp_path: Path) -> None:
+    """Whatever they are given for is not there, or cannot be read."""
+    loop, out = tmp_path / "loop", tmp_path / "out.onnx"
+    loop.symlink_to(loop)
+    for arguments in (
+        ("inspect", loop),
+        ("harden", loop, "-o", out, "--layers", "b"),
+        ("build", loop, "-o", tmp_path / "out.engine"),
+        ("gate", loop, "-o", out),
+        ("gate", conv_net_file, "-o", out, "--holder", loop),
+        ("seal", conv_net_file, "--teacher", loop, "--holders", loop),
+        ("seal", conv_net_file, "--teacher", conv_net_file, "--holders", loop),
+        ("unlock", loop, "--key", loop),
+        ("unlock", conv_net_file, "--box", conv_net_file, "--key", loop),
+        ("run", loop),
+    ):
+        before = listing(tmp_path)
+        line = kdguard.refuses(*arguments)
+        assert any(said in line for said in ("no such file", "Too many levels", "needs holders")), line
+        assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["", "/", ".."])
+def test_names_of_keys_that_name_nothing(kdguard: CommandLine, name: str) -> None:
+    for kind in ((), ("--gate",), ("--signing",)):
+        assert "is there already, and keys are never replaced" in kdguard.refuses("keygen", *kind, "-o", name)
+
+
+def test_a_hardened_model_without_a_name(kdguard: CommandLine, conv_net_file: Path, tmp_path: Path) -> None:
+    assert kdguard("keygen", "-o", tmp_path / "k") == 0
+    assert "no such file; give the box" in kdguard.refuses("unlock", "", "--key", tmp_path / "k")
+    sealed = kdguard.refuses("seal", "", "--teacher", conv_net_file, "--holders", tmp_path / "k.pub")
+    assert "give the path of an ONNX model" in sealed
