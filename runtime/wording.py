@@ -14,6 +14,13 @@ def plus_minus(value: float, half_width: float | None, digits: int = 2) -> str:
     return shown if half_width is None else f"{shown} ± {number(half_width, digits)}"
 
 
+def beside(gain_db: float, half_width: float | None) -> str:
+    """`0.30 ± 0.10 dB above`; not told apart where the interval holds zero."""
+    word = "below" if round(gain_db, 2) < 0 else "above"
+    unsure = half_width is not None and abs(gain_db) <= half_width
+    return f"{plus_minus(abs(gain_db), half_width)} dB {word}{' (not told apart from)' if unsure else ''}"
+
+
 def counted(count: int, noun: str) -> str:
     """`1 seed`, `3 seeds`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

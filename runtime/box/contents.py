@@ -67,7 +67,10 @@ class Part(BaseModel):
 
 
 class Augmentation(Part):
-    """Settings of the training recipe that gets more out of the teacher; all of them may be left out."""
+    """Settings of the training recipe that gets more out of the teacher; all of them may be left out.
+
+    They are for the holder's own training code: nothing in kdguard trains by them.
+    """
 
     hint_taps: list[str] = Field(default_factory=list, description="names of the teacher's tensors to learn from")
     views: list[Annotated[int, Field(ge=0, le=7)]] = Field(

@@ -18,7 +18,7 @@ from kdguard.runtime.red_team.scoreboard import Scoreboard
 from kdguard.runtime.session import RestorationSession
 from kdguard.runtime.side_by_side import side_by_side
 from kdguard.runtime.terminal import progress_bar
-from kdguard.runtime.wording import counted, plus_minus
+from kdguard.runtime.wording import beside, counted
 from kdguard.runtime.write_gated import GateReport
 
 PLAIN = "output-l1"
@@ -133,8 +133,8 @@ def box_finding(report: BoxReport) -> str:
     by_user = {student.user: student for student in reversed(report.students)}
     if "authorised" in by_user and "plain" in by_user:
         plain = by_user["plain"]
-        gain = plus_minus(-(plain.less_authorised_db or 0.0), plain.less_authorised_ci95)
-        parts.append(f"a key holder's student ends {gain} dB above plain distillation")
+        gain = beside(-(plain.less_authorised_db or 0.0), plain.less_authorised_ci95)
+        parts.append(f"a key holder's student ends {gain} plain distillation")
     limit = " Whoever edits the graph can take the gate out." if report.gate else ""
     return f"Box (T3): {'; '.join(parts)}.{limit}"
 

@@ -8,7 +8,7 @@ from kdguard.runtime.recipes import get_recipe
 from kdguard.runtime.recipes.base import Source
 from kdguard.runtime.red_team.landmarks import Landmarks
 from kdguard.runtime.red_team.scoreboard import Group, Scoreboard, SummaryEntry
-from kdguard.runtime.wording import counted, number, plus_minus
+from kdguard.runtime.wording import beside, counted, number, plus_minus
 
 _CONTROLS: dict[tuple[Source, ...], str] = {
     ("none",): "no teacher",
@@ -108,15 +108,8 @@ def help_left_line(board: Scoreboard) -> str:
     left = board.help_left
     assert left is not None
     line = (
-        f"with ground truth, {left.recipe} from the hardened teacher is {_beside(left.gain_db, left.gain_ci95)} scratch"
+        f"with ground truth, {left.recipe} from the hardened teacher is {beside(left.gain_db, left.gain_ci95)} scratch"
     )
     if left.clean_gain_db is not None:
-        line += f", from the clean one {_beside(left.clean_gain_db, left.clean_gain_ci95)} it"
+        line += f", from the clean one {beside(left.clean_gain_db, left.clean_gain_ci95)} it"
     return line
-
-
-def _beside(gain_db: float, half_width: float | None) -> str:
-    """`0.30 ± 0.10 dB above`; not told apart where the interval holds zero."""
-    word = "below" if round(gain_db, 2) < 0 else "above"
-    unsure = half_width is not None and abs(gain_db) <= half_width
-    return f"{plus_minus(abs(gain_db), half_width)} dB {word}{' (not told apart from)' if unsure else ''}"

@@ -69,7 +69,22 @@ def test_side_by_side() -> None:
     # Differences of -1 and -2 dB: 12.706 (Student's t, one degree of freedom) times 0.5.
     assert students[1].less_authorised_ci95 == pytest.approx(6.353, abs=1e-3)
     finding = box_finding(BoxReport(sealed=None, gate=None, students=students))
-    assert "a key holder's student ends 1.50 ± 6.35 dB above plain distillation" in finding
+    assert "a key holder's student ends 1.50 ± 6.35 dB above (not told apart from) plain distillation" in finding
+
+
+@pytest.mark.parametrize(
+    ("less", "ci95", "said"),
+    [
+        (-0.6, 0.2, "ends 0.60 ± 0.20 dB above plain distillation"),
+        (0.6, 0.2, "ends 0.60 ± 0.20 dB below plain distillation"),
+        (0.6, None, "ends 0.60 dB below plain distillation"),
+        (0.1, 0.2, "ends 0.10 ± 0.20 dB below (not told apart from) plain distillation"),
+    ],
+)
+def test_a_key_holder_may_end_below(less: float, ci95: float | None, said: str) -> None:
+    himself, plain, *_ = students_of_users(board())
+    plain = plain.model_copy(update={"less_authorised_db": less, "less_authorised_ci95": ci95})
+    assert said in box_finding(BoxReport(sealed=None, gate=None, students=[himself, plain]))
 
 
 def test_without_the_recipe_there_is_nothing_to_show() -> None:
