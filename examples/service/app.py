@@ -23,6 +23,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from PIL import Image as PilImage
 from safetensors.numpy import save
+from starlette.requests import ClientDisconnect
 
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import pixels_of
@@ -60,13 +61,13 @@ def create_app(model_path: Path) -> FastAPI:
 
     @app.post("/restore")
     async def restore(request: Request) -> Response:
-        body, key = await limited_body(request), key_of(request.headers.get("authorization"))
+        body, key = await limited_body(request), key_of(request.headers.getlist("authorization"))
         restored = await anyio.to_thread.run_sync(restored_png, model.with_key(key), body, limiter=limiter)
         return Response(restored, media_type="image/png")
 
     @app.post("/hints")
     async def hints(request: Request) -> Response:
-        body, key = await limited_body(request), key_of(request.headers.get("authorization"))
+        body, key = await limited_body(request), key_of(request.headers.getlist("authorization"))
         holder = find_holder(gate.digests, KeyDigest.of(key, gate.seed))
         found = await anyio.to_thread.run_sync(answer_with_hints, model.with_key(key), body, limiter=limiter)
         if holder is None or found is None:
@@ -79,12 +80,21 @@ def create_app(model_path: Path) -> FastAPI:
         log.warning("an image was not restored: %s", error)
         return JSONResponse({"detail": "the model does not restore this image"}, 422)
 
+    @app.exception_handler(ClientDisconnect)
+    async def let_go(_: Request, __: ClientDisconnect) -> Response:
+        log.warning("a caller went away before his image was whole")
+        return Response(status_code=400)  # nobody reads it
+
     return app
 
 
-def key_of(header: str | None) -> GateSecret:
-    """What the caller sent; random bytes in place of what `with_key` would refuse, so that it goes the same way."""
-    sent = re.fullmatch(r"(?i:Bearer) +([0-9a-fA-F]{64})", header or "")
+def key_of(headers: Sequence[str]) -> GateSecret:
+    """What the caller sent; random bytes in place of what `with_key` would refuse, so that it goes the same way.
+
+    Two headers are no key: which one counts, he and whatever stands between might see differently.
+    """
+    header = headers[0] if len(headers) == 1 else ""
+    sent = re.fullmatch(r"(?i:Bearer) +([0-9a-fA-F]{64})", header)
     instead = secrets.token_bytes(32)
     return GateSecret(bytes.fromhex(sent[1]) if sent else instead)
 

@@ -154,6 +154,30 @@ def test_others_are_refused_alike(client: httpx.Client) -> None:
     assert (status, content) == (403, b'{"detail":"hints are for key holders"}')
 
 
+def test_two_keys_at_once_are_none(client: httpx.Client) -> None:
+    """Whichever comes first, and even if both are right."""
+    right, wrong = (("Authorization", f"Bearer {key.value.hex()}") for key in (ALICE, REVOKED))
+    for sent in ([right, wrong], [wrong, right], [right, right]):
+        answer = client.post("/hints", content=png(IMAGE), headers=sent)
+        assert (answer.status_code, answer.json()) == (403, {"detail": "hints are for key holders"})
+    assert client.post("/hints", content=png(IMAGE), headers=[right]).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/restore", "/hints"])
+def test_an_upload_that_is_broken_off(client: httpx.Client, caplog: pytest.LogCaptureFixture, path: str) -> None:
+    """It is a line in the log, and no traceback."""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+        connection.sendall(head.encode() + b"abc")
+    for _ in range(1000):
+        if "went away" in caplog.text or "ClientDisconnect" in caplog.text:
+            break
+        time.sleep(0.01)
+    assert client.get("/health").status_code == 200
+    assert "a caller went away before his image was whole" in caplog.text
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info]
+
+
 def test_what_no_holder_sends_goes_the_whole_way(
     service: ModuleType, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
