@@ -159,7 +159,7 @@ def test_refusals_leave_nothing(kdguard: CommandLine, hardened: Path, conv_net_f
         ((hardened, *out, "--holder", tmp_path), "cannot be read"),
         ((hardened, *out, "--holder", hardened), "not a text file"),
         ((hardened, *out, "--holder", alice, "--hints", "nothing_*"), "--hints 'nothing_*' matches none"),
-        ((hardened, *out, "--holder", alice, "--hints", "b:17"), "rank 17 is not within 1 to 16"),
+        ((hardened, *out, "--holder", alice, "--hints", "b:17"), "rank 17 is not one of 1 to 16"),
         ((hardened, *out, "--holder", alice, "--hints", "b:1", "--hints", "b:2"), "'b' is named twice"),
         ((hardened, "-o", hardened, "--holder", alice), "that is the input"),
         ((hardened, "-o", alice, "--holder", alice), "that is the input"),
