@@ -69,6 +69,13 @@ def rename_tensors(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) ->
                 value.name = names.get(value.name, value.name)
 
 
+def keep_only(entries, wanted) -> None:  # type: ignore[no-untyped-def]  # protobuf's containers have no common type
+    """Keep the wanted entries of a repeated field, in place."""
+    kept = [entry for entry in entries if wanted(entry)]
+    del entries[:]
+    entries.extend(kept)
+
+
 def static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
     """The shape where every dimension is a number, else None."""
     shape = _shape(value)

@@ -21,15 +21,13 @@ from kdguard.runtime.bench.providers import default_providers, split_by_presence
 from kdguard.runtime.bench.results import Bench
 from kdguard.runtime.bench.subject import Subject, choose_size
 from kdguard.runtime.bench.tables import bench_tables
-from kdguard.runtime.box.report import BoxReport, measure_equality, students_of_users
-from kdguard.runtime.box.section import BOX_NAME, GATED_NAME, BoxKeys, read_keys, write_box, write_gate
+from kdguard.runtime.box.section import BOX_NAME, GATED_NAME, make_box, read_keys
 from kdguard.runtime.fidelity import FidelityReport, RestoredImage, measure_fidelity
 from kdguard.runtime.harden import harden
 from kdguard.runtime.manifest import Manifest, manifest_path
 from kdguard.runtime.pipeline import Pipeline
 from kdguard.runtime.red_team.attack import AttackOutcome, attack
 from kdguard.runtime.red_team.options import AttackOptions
-from kdguard.runtime.red_team.scoreboard import Scoreboard
 from kdguard.runtime.red_team.table import scoreboard_table
 from kdguard.runtime.report.environment import current_environment
 from kdguard.runtime.report.summary import RunSummary, conclude
@@ -87,7 +85,7 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     fidelity, restored = _verify(pipeline, models, card, pairs)
     announce("attack")
     outcome = _attack(pipeline, overrides, out, data)
-    box = _box(keys, out, models, card, pairs, outcome.scoreboard) if keys else None
+    box = make_box(keys, out, models[1], card, pairs, outcome.scoreboard, data["calibration"]) if keys else None
     timed = _bench(pipeline, out, models, card)
     announce("report")
     summary = RunSummary(
@@ -252,24 +250,6 @@ def _bench(
     announce("bench")
     size = choose_size(pipeline.bench.size, card, "bench.size")
     return bench(Subject(out / "teacher.onnx", out / "hardened.onnx", models, card, size), pipeline.bench)
-
-
-def _box(
-    keys: BoxKeys,
-    out: Path,
-    models: tuple[onnx.ModelProto, onnx.ModelProto],
-    card: ModelCard,
-    pairs: list[ImagePair],
-    board: Scoreboard,
-) -> BoxReport:
-    """The gate, the sealed box, and what students of each kind of user reached."""
-    announce("box")
-    gated = write_gate(keys, out, models[1])
-    return BoxReport(
-        sealed=write_box(keys, out, board.tap),
-        gate=measure_equality(models[1], *gated, card, pairs) if gated else None,
-        students=students_of_users(board),
-    )
 
 
 def _write_results(

@@ -33,6 +33,7 @@ class Equality(BaseModel):
     added_bytes: int = Field(description="what the gate adds to the file")
     holders: int
     hints: list[str] = Field(description="layers")
+    views: list[int] = Field(default_factory=list, description="flips in the self-ensemble that a key opens, by number")
 
 
 class UserStudent(BaseModel):
@@ -81,6 +82,7 @@ def measure_equality(
         added_bytes=gate.added_bytes,
         holders=len(gate.holders),
         hints=list(gate.hints),
+        views=gate.views,
     )
 
 

@@ -22,7 +22,7 @@ def test_keys_that_change_during_a_run_change_nothing(release: Release, tmp_path
     keys = read_keys(section, tmp_path)
     for file in section.files():
         (tmp_path / file).unlink()
-    written = write_gate(keys, tmp_path, load_onnx(release.hardened))
+    written = write_gate(keys, tmp_path, load_onnx(release.hardened), tmp_path)
     assert written is not None
     assert written[1].hints == {"b": 2}
     gate = read_gate(load_onnx(tmp_path / GATED_NAME))
@@ -39,7 +39,7 @@ def test_what_is_not_asked_for_is_not_made(release: Release, tmp_path: Path) -> 
     make_gate_key(tmp_path / "g")
     sealed_only = read_keys(BoxSection(holders=Path("alice.key.pub")), tmp_path)
     gated_only = read_keys(BoxSection(gate=[Path("g.pub")]), tmp_path)
-    assert write_gate(sealed_only, tmp_path, load_onnx(release.hardened)) is None
+    assert write_gate(sealed_only, tmp_path, load_onnx(release.hardened), tmp_path) is None
     assert write_box(gated_only, tmp_path, None) is None
     sealed = write_box(sealed_only, tmp_path, None)
     assert sealed is not None
