@@ -20,6 +20,8 @@ FLOAT_TYPES: dict[int, str] = {
 }
 NAME_PREFIX = f"{DOMAIN}/"
 """Tensors that kdguard adds carry this prefix; a layer keeps its public name."""
+CLEAN_SUFFIX = "/in"
+"""And the map that it was before, which its node reads, has the name between these two."""
 
 
 @dataclass(frozen=True)

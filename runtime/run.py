@@ -21,7 +21,7 @@ from kdguard.runtime.bench.providers import default_providers, split_by_presence
 from kdguard.runtime.bench.results import Bench
 from kdguard.runtime.bench.subject import Subject, choose_size
 from kdguard.runtime.bench.tables import bench_tables
-from kdguard.runtime.box.section import BOX_NAME, GATED_NAME, make_box, read_keys
+from kdguard.runtime.box.section import BOX_NAMES, GATED_NAME, make_box, read_keys, write_gate
 from kdguard.runtime.fidelity import FidelityReport, RestoredImage, measure_fidelity
 from kdguard.runtime.harden import harden
 from kdguard.runtime.manifest import Manifest, manifest_path
@@ -39,7 +39,7 @@ from kdguard.runtime.wording import counted
 
 MODELS = ("hardened.onnx", "teacher.onnx", GATED_NAME)
 MANIFESTS = ("manifest.json", manifest_path(Path(GATED_NAME)).name)
-RESULTS = ("report.html", "summary.json", *MANIFESTS, BOX_NAME, *MODELS, *(f"{name}.data" for name in MODELS))
+RESULTS = ("report.html", "summary.json", *MANIFESTS, *BOX_NAMES, *MODELS, *(f"{name}.data" for name in MODELS))
 MARKER = ".kdguard-run"
 
 
@@ -83,9 +83,10 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     announce("verify")
     models = clean, load_onnx(out / "hardened.onnx")
     fidelity, restored = _verify(pipeline, models, card, pairs)
+    gated = write_gate(keys, out, models[1], data["calibration"]) if keys else None  # a hint may name no layer
     announce("attack")
     outcome = _attack(pipeline, overrides, out, data)
-    box = make_box(keys, out, models[1], card, pairs, outcome.scoreboard, data["calibration"]) if keys else None
+    box = make_box(keys, out, models[1], gated, card, pairs, outcome.scoreboard) if keys else None
     timed = _bench(pipeline, out, models, card)
     announce("report")
     summary = RunSummary(

@@ -9,10 +9,12 @@ import onnx
 from pydantic import Field
 
 from kdguard.export.files import write_json
+from kdguard.export.model_card import read_card
 from kdguard.export.onnx_files import save_onnx, sha256_of_model
 from kdguard.graph_passes.insert_key_gate import gate_model
 from kdguard.graph_passes.insert_view_ensemble import InsertViewEnsemble
 from kdguard.graph_passes.key_gate import KeyDigest, read_gate
+from kdguard.runtime.box.right_key import check_right_key
 from kdguard.runtime.manifest import ManifestGate, find_manifest, manifest_path
 from kdguard.runtime.wording import counted
 
@@ -43,7 +45,11 @@ def write_gated(
 
     Raises:
         UserError: as `gate_model`, or the folder cannot be written.
+        GateFailedError: a right key would spoil what the model restores.
     """
+    card = read_card(model)
+    if card is not None:  # as all have that kdguard hardened; in others there is nothing to switch off
+        check_right_key(model, card)
     with_gate = gate_model(model, digests, hints)
     if ensemble is not None:
         with_gate = ensemble(with_gate).model

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import KEY_INPUT, ModelCard
 from kdguard.graph_passes.key_gate import KEY_BITS
+from kdguard.runtime.box.right_key import keyed_loss
 from kdguard.runtime.box.seal import SealReport
 from kdguard.runtime.red_team.interval import interval95
 from kdguard.runtime.red_team.scoreboard import Scoreboard
@@ -34,6 +35,7 @@ class Equality(BaseModel):
     holders: int
     hints: list[str] = Field(description="layers")
     views: list[int] = Field(default_factory=list, description="flips in the self-ensemble that a key opens, by number")
+    keyed_loss_db: float = Field(description="what a right key costs against ground truth, mean PSNR of the images")
 
 
 class UserStudent(BaseModel):
@@ -83,6 +85,7 @@ def measure_equality(
         holders=len(gate.holders),
         hints=list(gate.hints),
         views=gate.views,
+        keyed_loss_db=keyed_loss(hardened, card, pairs),
     )
 
 
@@ -128,7 +131,8 @@ def box_finding(report: BoxReport) -> str:
         images = counted(report.gate.images, "test image")
         parts.append(
             f"without a key, or with a wrong one, {report.gate.equal} of {images} are the same bits as without the "
-            f"gate; {counted(report.gate.holders, 'key')} open it"
+            f"gate; a right key costs {report.gate.keyed_loss_db:.3f} dB; {counted(report.gate.holders, 'key')} "
+            f"{'opens' if report.gate.holders == 1 else 'open'} it"
         )
     if report.sealed is not None:
         parts.append(f"the clean teacher is sealed to {counted(report.sealed.holders, 'holder')}")

@@ -27,7 +27,9 @@ from kdguard.runtime.yaml_section import YamlSection
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-BOX_NAME, GATED_NAME = "hardened.box", "gated.onnx"
+GATED_NAME = "gated.onnx"
+BOX_NAMES = ("hardened.box", "gated.box")
+"""Without and with a gate: a box goes by the name of the file that it is sealed for."""
 
 
 class BoxSection(YamlSection):
@@ -108,20 +110,19 @@ def make_box(
     keys: BoxKeys,
     out: Path,
     hardened: onnx.ModelProto,
+    gated: tuple[onnx.ModelProto, GateReport] | None,
     card: ModelCard,
     pairs: list[ImagePair],
     board: Scoreboard,
-    calibration: Path,
 ) -> BoxReport:
-    """The gate, the sealed box, and what students of each kind of user reached.
+    """The sealed box, what the gate does, and what students of each kind of user reached.
 
     Args:
         out: the run folder.
+        gated: of `write_gate`.
         pairs: test images.
-        calibration: as for `write_gate`.
     """
     announce("box")
-    gated = write_gate(keys, out, hardened, calibration)
     return BoxReport(
         sealed=write_box(keys, out, board.tap),
         gate=measure_equality(hardened, *gated, card, pairs) if gated else None,
@@ -130,13 +131,13 @@ def make_box(
 
 
 def write_box(keys: BoxKeys, out: Path, tap: str | None) -> SealReport | None:
-    """`hardened.box`, bound to the file that ships: the gated one where there is a gate."""
+    """A box beside the file that ships, and bound to it: the gated one where there is a gate."""
     if not keys.holders:
         return None
     return seal(
         out / (GATED_NAME if keys.digests else "hardened.onnx"),
         out / "teacher.onnx",
-        out / BOX_NAME,
+        out / BOX_NAMES[bool(keys.digests)],
         keys.holders,
         augmentation=Augmentation(hint_taps=[tap] if tap else []),
         signing_key=keys.signing_key,

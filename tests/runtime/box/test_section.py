@@ -10,7 +10,7 @@ from kdguard.export.errors import UserError
 from kdguard.export.onnx_files import load_onnx
 from kdguard.graph_passes.key_gate import read_gate
 from kdguard.runtime.box.gate_keys import make_gate_key
-from kdguard.runtime.box.section import BOX_NAME, GATED_NAME, BoxSection, read_keys, write_box, write_gate
+from kdguard.runtime.box.section import GATED_NAME, BoxSection, read_keys, write_box, write_gate
 from kdguard.runtime.box.signing import make_signing_key
 from kdguard.runtime.box.unlock import unlock
 from tests.runtime.box.release import Release
@@ -31,7 +31,7 @@ def test_keys_that_change_during_a_run_change_nothing(release: Release, tmp_path
     sealed = write_box(keys, tmp_path, "b")
     assert sealed is not None
     assert (sealed.hardened, sealed.holders, sealed.signed_by) == (GATED_NAME, 1, signer)
-    opened = unlock(tmp_path / GATED_NAME, tmp_path / BOX_NAME, release.key("alice"))
+    opened = unlock(tmp_path / GATED_NAME, tmp_path / "gated.box", release.key("alice"))
     assert opened.augmentation.hint_taps == ["b"]
 
 
