@@ -65,7 +65,7 @@ def gate(
     if report.views:
         opens.append(f"gives the mean of {counted(len(report.views), 'view')}")
     say(
-        f"wrote {output} for {keys}: a right one {' and '.join(opens)}; the gate adds "
+        f"wrote {output} for {keys}: a right one {', '.join(opens)}; the gate adds "
         f"{report.added_bytes / 1000:.0f} kB. Whoever edits the graph can take it out"
     )
     if not hardened_layers(model):
