@@ -33,6 +33,7 @@ def test_table_json_and_plot(kdguard: CommandLine, conv_net_file: Path, hardened
     bench = Bench.model_validate(json.loads(written.read_text()))
     assert (bench.size, bench.input_shape, bench.rounds, bench.threads) == ([32, 48], [1, 3, 32, 48], 2, 1)
     assert bench.environment.processor
+    assert bench.other_work.cores >= 1
     assert bench.environment.packages["onnxruntime-gpu"]
     found = bench.providers[0]
     assert (found.provider, found.runs_on, found.kernels) == ("cpu", "CPUExecutionProvider", "function")
