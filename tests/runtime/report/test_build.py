@@ -61,7 +61,7 @@ def test_everything_that_hardening_found_is_shown(report: Report) -> None:
         rules=["1. First rule.", "2. Second rule."],
         coverage=Coverage(perturbed=2, taps=9),
         skipped={"tokens": "3-D"},
-        notes=["fewer than four calibration images"],
+        notes=["fewer than four calibration images; --max-slowdown (1.05) holds"],
         strip=strip(2.5, 0.031),
         tiling=tiling(60.0),
     )
@@ -72,7 +72,7 @@ def test_everything_that_hardening_found_is_shown(report: Report) -> None:
         "refitted: conv_7",
         "1. First rule. 2. Second rule.",
         "1 feature map passed over tokens 3-D",
-        "fewer than four calibration images",
+        "fewer than four calibration images; harden.max_slowdown (1.05) holds",
         "every node of ours deleted, weights as shipped 32.500 dB 2.500 dB",
         "then readers refitted on 4 unlabeled images 34.969 dB 0.031 dB",
         "a claim against naive removal only; the last line",
@@ -109,4 +109,6 @@ def test_what_was_timed(report: Report) -> None:
         "wide was not timed alone on cpu: it is bfloat16.",
     ):
         assert shown in text, shown
+    assert "other work" not in text
+    assert "Other work kept 1.5 of 2 cores busy meanwhile" in report(bench=bench(1.12, busy=1.5))
     assert "by a cost model" not in text
