@@ -18,6 +18,7 @@ from kdguard.runtime.red_team.trial import TrialResult
 from kdguard.runtime.report.build import write_report
 from kdguard.runtime.report.environment import current_environment
 from kdguard.runtime.report.summary import RunSummary, conclude
+from tests.runtime.report.browser import layout
 from tests.runtime.report.made_up import bench, entry, fidelity, layer, manifest, scoreboard, strip, tiling
 
 
@@ -94,6 +95,25 @@ def test_what_was_not_measured_is_left_out(report: Report) -> None:
     assert "Deleting our nodes" not in text
     assert "In tiles" not in text
     assert "Hardened against clean" not in text
+
+
+@pytest.mark.parametrize("width", [1100, 420])
+def test_no_table_leaves_the_page(report: Report, tmp_path: Path, width: int) -> None:
+    long = layer(
+        "/body/blocks.11/attention/projection/MatMul_output_0", reason="the deepest map that can be moved " * 3
+    )
+    text = report(
+        bench=bench(1.12), layers=[long], skipped={"/body/tokens": "3-D"}, strip=strip(2.5), tiling=tiling(60)
+    )
+    assert "The op alone" in text
+    page = layout(tmp_path / "report.html", tmp_path, width)
+    assert page["beyond"] <= 0
+    assert {"Fidelity", "Time", "Scoreboard", "How this was made"} <= {table["heading"] for table in page["tables"]}
+    for table in page["tables"]:
+        assert table["beyond"] < 0, table
+        if table["heading"] == "Time":
+            assert table["broken"] == 0
+            assert width < 1100 or table["hidden"] == 0
 
 
 def test_what_was_timed(report: Report) -> None:
