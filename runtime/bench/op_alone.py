@@ -146,7 +146,7 @@ def _faster(by_threads: Mapping[int, Mapping[str, list[float]]], name: str) -> T
     """By the number of threads that serves it best.
 
     More threads help some maps. But they wait for each other, spinning, some thousand times per SVD: where one of them
-    lacks a core, all take 10 to 100 times as long, and evenly so, which no interval tells.
+    lacks a core, all take many times as long, and evenly so, which no interval tells.
     """
     ways = (
         TimedSvd(threads, Timing.of(samples[name]), Ratio.of(samples[name], samples["op"]))

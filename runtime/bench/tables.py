@@ -6,6 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from kdguard.runtime.bench.interleave import MIN_ROUNDS
 from kdguard.runtime.bench.other_work import OtherWork
 from kdguard.runtime.bench.results import BY_PROFILER, Bench, OpAlone, OpShare, ProviderBench, Ratio, Timing
 from kdguard.runtime.wording import counted, number
@@ -23,7 +24,7 @@ def _speed_table(bench: Bench) -> Table:
     table = Table(
         title=f"Images of {height}x{width}, {counted(bench.rounds, 'round')}, {counted(bench.threads, 'thread')}",
         caption=Text.assemble(
-            "medians with 95 % intervals; MiB: peak memory of a fresh process above that of its imports; op share: of "
+            f"{_medians(bench)}; MiB: peak memory of a fresh process above that of its imports; op share: of "
             "the hardened model's time",
             *((f"\n{warning}", "yellow") for warning in busy_words(bench.other_work)),
         ),
@@ -54,7 +55,7 @@ def _op_table(bench: Bench) -> Table:
     table = Table(
         title="The op alone, on the maps of this image",
         caption="copy of the map: numpy.copyto, one thread (on a GPU torch's); svd, svd_lowrank: torch's, then the "
-        "same change, by one thread or all, whichever is faster; medians with 95 % intervals",
+        f"same change, by one thread or all, whichever is faster; {_medians(bench)}",
     )
     headings = ("provider", "layers", "map", "op, ms", "op / copy", "svd / op", "svd_lowrank / op")
     for heading in headings:
@@ -71,6 +72,10 @@ def _op_table(bench: Bench) -> Table:
                 ratio_words(case.svd_lowrank_over_op),
             )
     return table
+
+
+def _medians(bench: Bench) -> str:
+    return f"medians with 95 % intervals{'' if bench.rounds >= MIN_ROUNDS else f', from {MIN_ROUNDS} rounds on'}"
 
 
 def runs_on(found: ProviderBench) -> str:
