@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -26,6 +26,7 @@ from kdguard.runtime.fidelity import FidelityReport, RestoredImage, measure_fide
 from kdguard.runtime.harden import harden
 from kdguard.runtime.manifest import Manifest, manifest_path
 from kdguard.runtime.pipeline import Pipeline
+from kdguard.runtime.pipeline_advice import advising_by_fields, board_by_fields
 from kdguard.runtime.red_team.attack import AttackOutcome, attack
 from kdguard.runtime.red_team.options import AttackOptions
 from kdguard.runtime.red_team.table import scoreboard_table
@@ -52,6 +53,7 @@ class Overrides:
     seeds: int | None = None
 
 
+@advising_by_fields()
 def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: Path | None = None) -> RunSummary:
     """Run every stage.
 
@@ -217,7 +219,7 @@ def _verify(
 def _attack(pipeline: Pipeline, overrides: Overrides, out: Path, data: dict[str, Path]) -> AttackOutcome:
     section = pipeline.attack
     steps = overrides.steps or section.training.steps
-    return attack(
+    outcome = attack(
         out / "hardened.onnx",
         out / "teacher.onnx",
         data["train"],
@@ -233,6 +235,7 @@ def _attack(pipeline: Pipeline, overrides: Overrides, out: Path, data: dict[str,
         ),
         cache=out / "cache",
     )
+    return replace(outcome, scoreboard=board_by_fields(outcome.scoreboard))
 
 
 def _check_bench(pipeline: Pipeline, card: ModelCard) -> None:

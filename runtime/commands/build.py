@@ -55,7 +55,12 @@ def build(
     plugin: Annotated[
         bool, typer.Option(help="TensorRT only, and never run yet: our kernel goes into the engine; needs nvcc.")
     ] = False,
-    value_range: options.ValueRange = None,
+    value_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="LOW HIGH", help="What black and white are to the model, where it carries no card; else 0 1."
+        ),
+    ] = None,
     layout: options.Layout = None,
     size_multiple: options.SizeMultiple = None,
     extra_input: options.ExtraInput = None,

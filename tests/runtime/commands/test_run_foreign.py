@@ -66,6 +66,16 @@ def test_messages_name_the_fields(kdguard: CommandLine, pipeline: Callable[[str]
     assert "--value-range" not in kdguard.out
 
 
+def test_advice_of_the_stages_names_the_fields(kdguard: CommandLine, pipeline: Callable[[str], Path]) -> None:
+    path = pipeline(", extra_input: {level: 1}, value_range: [0, 255]")
+    text = path.read_text()
+    path.write_text(text.replace("[smooth]", "[nowhere]"))
+    assert "harden.layers 'nowhere' matches none of the" in kdguard.refuses("run", path)
+    path.write_text(text.replace("gain: 10", "placement: in-path, gain: 1000"))
+    line = kdguard.refuses("run", path, code=1)
+    assert "Lower harden.gain, choose other harden.layers, or use harden.placement: paired" in line
+
+
 def test_a_wrong_tap_is_told_before_hardening(
     kdguard: CommandLine, pipeline: Callable[[str], Path], tmp_path: Path
 ) -> None:
