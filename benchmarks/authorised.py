@@ -111,10 +111,11 @@ def goals(rows: Sequence[Row]) -> str:
         ran = [gap[0] for gap in gaps.values() if gap is not None]
         counts.append(f"{kind}: {sum(gap <= THIEF_GOAL_DB for gap in ran)} of {len(ran)}")
     names = ", ".join(surely) or "none"
+    middle = number(float(np.median([gain for gain, _ in gains.values()])))
     return (
-        f"Over plain distillation: {plus_minus(mean, width)} dB, mean of {len(gains)} published teachers, interval over "
-        f"seeds (goal {GOAL_DB:g}: {_reached(mean >= GOAL_DB)}{certain}), median of the teachers "
-        f"{number(float(np.median([gain for gain, _ in gains.values()])))} dB; the interval is above 0 on {len(surely)} of them, {names} (goal {GOAL_TASKS}: "
+        f"Over plain distillation: {plus_minus(mean, width)} dB, mean of {len(gains)} published teachers, interval "
+        f"over seeds (goal {GOAL_DB:g}: {_reached(mean >= GOAL_DB)}{certain}), median of the teachers {middle} dB; the "
+        f"interval is above 0 on {len(surely)} of them, {names} (goal {GOAL_TASKS}: "
         f"{_reached(len(surely) >= GOAL_TASKS)}). Teachers on which a thief ends at least {-THIEF_GOAL_DB:g} dB below "
         f"the key holder, the quickstart's included: {'; '.join(counts)}."
     )
