@@ -23,6 +23,7 @@ class GateReport(ManifestGate):
     """What `kdguard gate` did."""
 
     gated: str = Field(description="file name")
+    gated_sha256: str
     added_bytes: int = Field(description="what the gate adds to the model")
 
 
@@ -60,6 +61,7 @@ def write_gated(
     report = GateReport.model_validate(
         {
             "gated": gated.name,
+            "gated_sha256": sha256_of_model(gated),
             "hardened": hardened.name,
             "added_bytes": added,
             "views": ensemble.views if ensemble else [],
@@ -83,7 +85,7 @@ def _write_manifest(hardened: Path, gated: Path, report: GateReport) -> None:
     manifest = found.model_copy(
         update={
             "hardened": gated.name,
-            "hardened_sha256": sha256_of_model(gated),
+            "hardened_sha256": report.gated_sha256,
             "gate": ManifestGate.model_validate(report.model_dump(include=set(ManifestGate.model_fields))),
             "notes": [*found.notes, note],
         }

@@ -31,6 +31,8 @@ class Equality(BaseModel):
 
     images: int
     equal: int = Field(description="whose pixels are the same bits, without a key and with a wrong one")
+    gated: str = Field(description="file name")
+    gated_sha256: str
     added_bytes: int = Field(description="what the gate adds to the file")
     holders: int
     hints: list[str] = Field(description="layers")
@@ -81,6 +83,8 @@ def measure_equality(
     return Equality(
         images=len(pairs),
         equal=equal,
+        gated=gate.gated,
+        gated_sha256=gate.gated_sha256,
         added_bytes=gate.added_bytes,
         holders=len(gate.holders),
         hints=list(gate.hints),
