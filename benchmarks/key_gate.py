@@ -4,7 +4,8 @@
 
 Each model runs on a piece of its first published test image (what a gate costs does not grow with the image, and what
 a shut hint costs neither, so that large ones would hide it), by the functions in the file: as it is, with a gate for 64
-holders, with that gate and a hint (the first hardened layer, rank 4), without key, and with one. Sessions take turns;
+holders, with that gate and a hint (the first hardened layer, rank 4), with both and a self-ensemble of four views,
+without key, and with one. Sessions take turns;
 a ratio is the median over rounds of one session's time over that of the ungated one in the same round. `again` is a
 second session of the ungated model: how far its ratio lies from 1 is what this measurement cannot tell.
 """
@@ -22,13 +23,24 @@ import onnx
 import zoo
 from output import write_results
 
-from kdguard.export.image_tensor import image_to_tensor
-from kdguard.export.model_card import KEY_INPUT
+from kdguard.export.image_tensor import Tensor, image_to_tensor
+from kdguard.export.model_card import KEY_INPUT, ModelCard
 from kdguard.export.onnx_files import load_onnx
+from kdguard.export.tasks import Image
 from kdguard.graph_passes.insert_key_gate import MAX_HOLDERS, gate_model
+from kdguard.graph_passes.insert_view_ensemble import InsertViewEnsemble
 from kdguard.graph_passes.inventory import hardened_layers
-from kdguard.graph_passes.key_gate import HINT_PREFIX, key_tensor, new_gate_secret, read_gate
+from kdguard.graph_passes.key_gate import (
+    ENSEMBLE_OUTPUT,
+    HINT_PREFIX,
+    SPREAD_OUTPUT,
+    key_tensor,
+    new_gate_secret,
+    read_gate,
+)
+from kdguard.graph_passes.key_gate.views import MIRRORED_SIDES
 from kdguard.runtime.inference import build_session
+from kdguard.runtime.red_team.views import turn, turn_back
 from kdguard.runtime.session import RestorationSession
 
 SIDE, REPEATS, SECONDS = 256, 21, 12.0
@@ -41,18 +53,26 @@ def measure(task: str) -> dict[str, object]:
     key = {KEY_INPUT: key_tensor(holders[-1])}
     layer = hardened_layers(hardened)[0].layer
     gated, hinted = gate_model(hardened, holders), gate_model(hardened, holders, [layer])
+    axes = (1, 2) if card.layout == "NHWC" else (2, 3)
+    ensembled = InsertViewEnsemble(list(MIRRORED_SIDES), spatial_axes=axes)(hinted).model
     by_function = {"card": card, "kernels": "function"}
     plain, again, shut = (RestorationSession(model, **by_function) for model in (hardened, hardened, gated))
     hints = RestorationSession(hinted, taps=[f"{HINT_PREFIX}{layer}"], **by_function)
+    views = RestorationSession(ensembled, taps=[ENSEMBLE_OUTPUT, SPREAD_OUTPUT], **by_function)
     runs = {
         "ungated": (plain, {}),
         "again": (again, {}),
         "no_key": (shut, {}),
         "no_key_hint": (hints, {}),
+        "no_key_ensemble": (views, {}),
         "right_key": (shut, key),
         "right_key_hint": (hints, key),
+        "right_key_ensemble": (views, key),
     }
-    tensor = image_to_tensor(zoo.test_pairs(task, card)[0].degraded[:SIDE, :SIDE], card)
+    image = zoo.test_pairs(task, card)[0].degraded[:SIDE, :SIDE]
+    image = image[: len(image) // card.size_multiple * card.size_multiple]
+    image = image[:, : image.shape[1] // card.size_multiple * card.size_multiple]
+    tensor = image_to_tensor(image, card)
     answers = {name: session.run(tensor, further) for name, (session, further) in runs.items()}
     clean = RestorationSession(load_onnx(zoo.ZOO / task / "teacher.onnx"), card).run(tensor)[0]
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -74,13 +94,31 @@ def measure(task: str) -> dict[str, object]:
         },
         "bytes_added": gated.ByteSize() - hardened.ByteSize(),
         "bytes_added_hint": hinted.ByteSize() - hardened.ByteSize(),
-        "bit_equal_without_key": all(np.array_equal(answers[name][0], everybody) for name in ("no_key", "no_key_hint")),
+        "bytes_added_ensemble": ensembled.ByteSize() - hardened.ByteSize(),
+        "bit_equal_without_key": all(
+            np.array_equal(answers[name][0], everybody) for name in ("no_key", "no_key_hint", "no_key_ensemble")
+        ),
         "layers": len(hardened_layers(hardened)),
         "layers_driven": len(read_gate(gated).driven),
         "from_clean_without_key": float(np.abs(everybody - clean).max()),
         "from_clean_with_key": float(np.abs(answers["right_key"][0] - clean).max()),
+        "ensemble_from_one_by_one": ensemble_error(answers["right_key_ensemble"], shut, card, image, key),
         "hint": [list(answers[name][1].shape) for name in ("no_key_hint", "right_key_hint")],
     }
+
+
+def ensemble_error(
+    found: list[Tensor], session: RestorationSession, card: ModelCard, image: Image, key: dict[str, Tensor]
+) -> float:
+    """How far ensemble and spread lie from those of views that are asked one by one, at most, in the model's units."""
+    channels = -1 if card.layout == "NHWC" else 0
+    answers = []
+    for view in MIRRORED_SIDES:
+        answer = session.run(image_to_tensor(turn(image, view), card), key)[0][0]
+        answers.append(turn_back(np.moveaxis(answer, channels, -1), view))
+    mean, spread = (np.moveaxis(values[0], channels, -1) for values in found[1:])
+    apart = np.abs(mean - np.mean(answers, 0)), np.abs(spread - np.std(answers, 0).mean(-1, keepdims=True))
+    return float(max(values.max() for values in apart))
 
 
 def gate_alone() -> float:

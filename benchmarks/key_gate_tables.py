@@ -26,7 +26,9 @@ def costs_text(rows: Sequence[Row]) -> str:
         "again": "second session",
         "no_key": "gate",
         "no_key_hint": "gate and hint",
-        "right_key_hint": "the same, right key",
+        "no_key_ensemble": "and ensemble",
+        "right_key_hint": "gate and hint, right key",
+        "right_key_ensemble": "and ensemble, right key",
     }
     lines = [
         [
@@ -37,8 +39,10 @@ def costs_text(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
+    distances = [[row["task"], *(f"{row[f'from_clean_{key}_key']:.1e}" for key in ("without", "with"))] for row in rows]
+    ensemble = max(row["ensemble_from_one_by_one"] for row in rows)
     equal = sum(row["bit_equal_without_key"] for row in rows)
-    added = between([row[name] / 1000 for row in rows for name in ("bytes_added", "bytes_added_hint")], 0)
+    added = between([row[name] / 1000 for row in rows for name in ("bytes_added", "bytes_added_ensemble")], 0)
     shares = [row["gate_alone_us"] / row["ungated_ms"] / 10 for row in rows]
     alone, load = number(rows[0]["gate_alone_us"], 0), number(rows[0]["load_average"], 1)
     return (
@@ -48,4 +52,8 @@ def costs_text(rows: Sequence[Row]) -> str:
         f"rounds in turns on onnxruntime's CPU provider, while other work made a load average of {load}; how far the "
         "second session of the ungated model lies from 1 is what such a ratio cannot tell.\n\n"
         + table(["task", "ungated", *names.values(), "layers driven"], lines)
+        + "\n\nLargest distance of an output value from the clean teacher's. Where a compensated layer holds, a right "
+        "key changes the output by rounding only:\n\n"
+        + table(["task", "without key", "with a right key"], distances)
+        + f"\n\nEnsemble and spread differ from those of four views asked one by one by {ensemble:.0e} at most."
     )

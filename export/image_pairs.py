@@ -70,8 +70,8 @@ def load_degraded(folder: Path, channels: int) -> list[Image]:
         if (folder / kind).is_dir():
             return [read_image(path, channels) for path in _images_in(folder / kind).values()]
     if folder.is_file():
-        raise UserError(f"{folder}: that is a file; --data needs a folder that holds clean/ or degraded/")
-    raise UserError(f"{folder}: no clean/ or degraded/ folder in it; --data needs a folder that holds them")
+        raise UserError(f"{folder}: that is a file; give a folder that holds clean/ or degraded/")
+    raise UserError(f"{folder}: no clean/ or degraded/ folder in it; give a folder that holds one of them")
 
 
 def _images_in(folder: Path) -> dict[str, Path]:

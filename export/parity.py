@@ -48,8 +48,7 @@ def run_torch(model: nn.Module, tensor: np.ndarray, card: ModelCard) -> np.ndarr
     except Exception as error:
         raise UserError(
             f"the torch model fails on an input of shape {shape}: {first_line(error)}; do --channels "
-            f"({card.channels}), --layout ({card.layout}) and --size-multiple ({card.size_multiple}), or in a pipeline "
-            "the teacher's fields of these names, fit it?"
+            f"({card.channels}), --layout ({card.layout}) and --size-multiple ({card.size_multiple}) fit it?"
         ) from error
     if not isinstance(output, torch.Tensor) or output.ndim != 4:
         raise UserError(
@@ -92,8 +91,7 @@ def measure_parity(
     if others or scale < 1 or scale != int(scale):
         raise UserError(
             f"the model's output is {sorted(scales)} times its input; kdguard needs one whole factor, 1 or "
-            "more; a network that rounds odd sizes up needs --size-multiple, or in a pipeline "
-            "teacher.size_multiple"
+            "more; a network that rounds odd sizes up needs --size-multiple"
         )
     low, high = card.value_range
     return int(scale), worst / (high - low)

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from kdguard.export.onnx_files import default_opset
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.layers import (
+    CLEAN_SUFFIX,
     NAME_PREFIX,
     Layer,
     find_layers,
@@ -218,8 +219,8 @@ def _as_stored(site: Site) -> dict[str, object]:
 
 def _helper_names(layer: str) -> tuple[str, str, str]:
     """Tensor names around a layer: clean, restored, change."""
-    clean, restored, change = (f"{NAME_PREFIX}{layer}/{part}" for part in ("in", "out", "change"))
-    return clean, restored, change
+    restored, change = (f"{NAME_PREFIX}{layer}/{part}" for part in ("out", "change"))
+    return f"{NAME_PREFIX}{layer}{CLEAN_SUFFIX}", restored, change
 
 
 def _node_name(op_type: str, layer: str) -> str:

@@ -20,6 +20,8 @@ FLOAT_TYPES: dict[int, str] = {
 }
 NAME_PREFIX = f"{DOMAIN}/"
 """Tensors that kdguard adds carry this prefix; a layer keeps its public name."""
+CLEAN_SUFFIX = "/in"
+"""And the map that it was before, which its node reads, has the name between these two."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,13 @@ def rename_tensors(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) ->
             rename_tensors(graph.node, names)
             for value in graph.output:
                 value.name = names.get(value.name, value.name)
+
+
+def keep_only(entries, wanted) -> None:  # type: ignore[no-untyped-def]  # protobuf's containers have no common type
+    """Keep the wanted entries of a repeated field, in place."""
+    kept = [entry for entry in entries if wanted(entry)]
+    del entries[:]
+    entries.extend(kept)
 
 
 def static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from kdguard.graph_passes.layers import count_consumers
+from kdguard.graph_passes.layers import CLEAN_SUFFIX, NAME_PREFIX, count_consumers
 from kdguard.graph_passes.pass_base import GraphPass, PassResult, PreconditionError
 
 
@@ -138,7 +138,9 @@ def refitted_outputs(model: onnx.ModelProto) -> set[str]:
 def _has_own_weights(node: onnx.NodeProto) -> bool:
     if len(node.input) != 3:
         return False
-    stem, end = rf"(.*_{re.escape(node.output[0])})", r"(_\d+)?"
+    # Where the output was hardened afterwards, its name has gone to the changed map; see insert_svd_perturb.
+    output = node.output[0].removeprefix(NAME_PREFIX).removesuffix(CLEAN_SUFFIX)
+    stem, end = rf"(.*_(?:{re.escape(node.output[0])}|{re.escape(output)}))", r"(_\d+)?"
     weight, bias = re.fullmatch(stem + end, node.input[1]), re.fullmatch(f"{stem}_bias{end}", node.input[2])
     return weight is not None and bias is not None and weight[1] == bias[1]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 
 from kdguard.graph_passes.insert_svd_perturb import STRENGTH
+from kdguard.graph_passes.insert_view_ensemble import without_ensemble
 from kdguard.graph_passes.key_gate.names import (
     GATE_DOMAIN,
     GATE_PREFIX,
@@ -13,7 +14,7 @@ from kdguard.graph_passes.key_gate.names import (
     METADATA_KEY,
     STRENGTH_OUT,
 )
-from kdguard.graph_passes.layers import count_consumers, rename_tensors
+from kdguard.graph_passes.layers import count_consumers, keep_only, rename_tensors
 from kdguard.graph_passes.pass_base import GraphPass, PassResult
 
 
@@ -28,7 +29,7 @@ class RemoveKeyGate(GraphPass):
         if not any(node.domain == GATE_DOMAIN for node in model.graph.node):
             return PassResult(model, modified=False)
         result = onnx.ModelProto()
-        result.CopyFrom(model)
+        result.CopyFrom(without_ensemble(model))
         graph = result.graph
         keep_only(graph.node, lambda node: node.domain != GATE_DOMAIN)
         rename_tensors(graph.node, {STRENGTH_OUT: STRENGTH})
@@ -41,10 +42,3 @@ class RemoveKeyGate(GraphPass):
         keep_only(result.opset_import, lambda imported: imported.domain != GATE_DOMAIN)
         keep_only(result.metadata_props, lambda entry: entry.key != METADATA_KEY)
         return PassResult(result, modified=True)
-
-
-def keep_only(entries, wanted) -> None:  # type: ignore[no-untyped-def]  # protobuf's containers have no common type
-    """Keep the wanted entries of a repeated field, in place."""
-    kept = [entry for entry in entries if wanted(entry)]
-    del entries[:]
-    entries.extend(kept)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx
 
-from kdguard.graph_passes.layers import NAME_PREFIX, rename_tensors
+from kdguard.graph_passes.layers import NAME_PREFIX, keep_only, rename_tensors
 from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB, RESTORE
 from kdguard.graph_passes.pass_base import GraphPass, PassResult
-from kdguard.graph_passes.remove_key_gate import RemoveKeyGate, keep_only
+from kdguard.graph_passes.remove_key_gate import RemoveKeyGate
 
 
 class StripNodes(GraphPass):

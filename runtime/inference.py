@@ -104,12 +104,13 @@ def _refusal(model: onnx.ModelProto, error: Exception) -> UserError:
     if unknown := _unknown_operators(model):
         return UserError(
             f"onnxruntime cannot run the model: it has no operator {', '.join(unknown)}, and the file brings no "
-            "function of that name; export the model with standard operators, or harden it without --data and --task"
+            "function of that name; export the model with standard operators, or harden it unmeasured, by "
+            "`kdguard harden` without `--data` and `--task`"
         )
     if _NO_KERNEL in str(error):
         return MissingDependencyError(
             f"onnxruntime cannot run the model on this machine: {first_line(error)}; measure it where a kernel for its "
-            "types is (bfloat16 mostly needs a GPU), here it can only be hardened without --data"
+            "types is (bfloat16 mostly needs a GPU), here it can only be hardened, by `kdguard harden` without `--data`"
         )
     return UserError(f"onnxruntime refuses the model: {first_line(error)}")
 

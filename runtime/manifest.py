@@ -56,6 +56,7 @@ class ManifestGate(BaseModel):
     holders: list[str] = Field(description="short names of their digests")
     hints: dict[str, int] = Field(description="layers that a key opens hints of, and how many components of each")
     driven: list[str] = Field(description="hardened layers that a key switches to the clean map")
+    views: list[int] = Field(default_factory=list, description="flips in the self-ensemble that a key opens, by number")
 
 
 class Manifest(BaseModel):

@@ -12,16 +12,17 @@ from __future__ import annotations
 import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdguard.export.errors import UserError
-from kdguard.export.image_tensor import image_to_tensor
+from kdguard.export.image_tensor import image_to_tensor, tensor_to_image
 from kdguard.export.model_card import KEY_INPUT, NO_KEY, CardOverrides, ModelCard
 from kdguard.export.tasks import Image
-from kdguard.graph_passes.key_gate import HINT_PREFIX, KEY_BITS, GateSecret, key_tensor
+from kdguard.graph_passes.insert_view_ensemble import without_ensemble
+from kdguard.graph_passes.key_gate import ENSEMBLE_OUTPUT, HINT_PREFIX, KEY_BITS, SPREAD_OUTPUT, GateSecret, key_tensor
 from kdguard.runtime.engines.session import Engine
 from kdguard.runtime.image_session import ImageSession
 from kdguard.runtime.inference import Provider
@@ -29,6 +30,20 @@ from kdguard.runtime.resolve_card import resolve_card
 from kdguard.runtime.shipped import Shipped, load_shipped, start
 
 NO_HINTS = "there are no hints for this key"
+NO_ENSEMBLE = "there is no ensemble for this key"
+
+
+class Ensemble(NamedTuple):
+    """What a key holder's student may learn from instead of the answer.
+
+    Attributes:
+        mean: image [H, W, C] like a restored one.
+        spread: [H, W], standard deviation of the answers, mean over the channels, in the image's units. Where it is
+            large the teacher is unsure.
+    """
+
+    mean: Image
+    spread: NDArray[np.float32]
 
 
 class OpenedModel:
@@ -51,15 +66,16 @@ class OpenedModel:
         """Open it; see `open_model`."""
         self.card = card
         self._shipped, self._provider, self._threads = shipped, provider, threads
-        self.session = start(shipped, card, provider=provider, threads=threads)
+        self._single = shipped if isinstance(shipped, Engine) else without_ensemble(shipped)
+        self.session = start(self._single, card, provider=provider, threads=threads)
         self.gated = KEY_INPUT in _inputs(shipped)
         self._further = self._inputs_for(key)
 
     def with_key(self, key: GateSecret | bytes | None) -> OpenedModel:
         """The same model for another caller, whose key this one does not see; sessions are shared.
 
-        The first call starts the session for hints, where the model has some; the others cost nothing. All may be asked
-        at the same time, from several threads.
+        The first call starts the sessions for hints and ensemble, where the model has them; the others cost nothing.
+        All may be asked at the same time, from several threads.
 
         Raises:
             UserError: the key has not the form of one, see `open_model`.
@@ -67,6 +83,8 @@ class OpenedModel:
         further = self._inputs_for(key)
         if self._hint_outputs:
             _ = self._hinting  # a copy would start its own
+        if self._has_ensemble:
+            _ = self._ensembling
         other = copy.copy(self)
         other._further = further
         return other
@@ -97,6 +115,28 @@ class OpenedModel:
         names = [name.removeprefix(HINT_PREFIX) for name in self._hint_outputs]
         return {name: values[0] for name, values in zip(names, found, strict=True)}
 
+    def ensemble(self, degraded: Image) -> Ensemble:
+        """The mean of the teacher's answers over flips of the image, and how far they lie apart, for a right key.
+
+        A model of one fixed size has none; images of other sizes are padded as for `restore`.
+
+        Raises:
+            UserError: the key opens nothing, which is said in the same words for no key, a wrong one and a model
+                without an ensemble; or not such an image.
+        """
+        if not self._has_ensemble:
+            raise UserError(NO_ENSEMBLE)
+        _, mean, spread = self._ensembling.run(image_to_tensor(degraded, self.card), self._further)
+        if not mean.size:
+            raise UserError(NO_ENSEMBLE)
+        height, width = degraded.shape[:2]
+        one = self.card.model_copy(update={"value_range": (0.0, 1.0)})
+        low, high = self.card.value_range
+        return Ensemble(
+            tensor_to_image(mean, self.card, height, width),
+            tensor_to_image(spread, one, height, width)[:, :, 0] / (high - low),
+        )
+
     def _inputs_for(self, key: GateSecret | bytes | None) -> dict[str, NDArray[np.float32]]:
         secret = _as_secret(key)
         if not self.gated:
@@ -108,6 +148,15 @@ class OpenedModel:
         return [name for name in _outputs(self._shipped) if name.startswith(HINT_PREFIX)]
 
     @cached_property
+    def _has_ensemble(self) -> bool:
+        return ENSEMBLE_OUTPUT in _outputs(self._shipped)
+
+    @cached_property
+    def _ensembling(self) -> ImageSession:
+        taps = (ENSEMBLE_OUTPUT, SPREAD_OUTPUT)
+        return start(self._shipped, self.card, provider=self._provider, threads=self._threads, taps=taps)
+
+    @cached_property
     def _key_must_be_fed(self) -> bool:
         shipped = self._shipped
         return isinstance(shipped, Engine) or KEY_INPUT not in {tensor.name for tensor in shipped.graph.initializer}
@@ -115,7 +164,7 @@ class OpenedModel:
     @cached_property
     def _hinting(self) -> ImageSession:
         """A session of its own, so that restoring does not wait for hints that nobody asked for."""
-        return start(self._shipped, self.card, provider=self._provider, threads=self._threads, taps=self._hint_outputs)
+        return start(self._single, self.card, provider=self._provider, threads=self._threads, taps=self._hint_outputs)
 
 
 def open_model(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -21,15 +21,14 @@ from kdguard.runtime.bench.providers import default_providers, split_by_presence
 from kdguard.runtime.bench.results import Bench
 from kdguard.runtime.bench.subject import Subject, choose_size
 from kdguard.runtime.bench.tables import bench_tables
-from kdguard.runtime.box.report import BoxReport, measure_equality, students_of_users
-from kdguard.runtime.box.section import BOX_NAME, GATED_NAME, BoxKeys, read_keys, write_box, write_gate
+from kdguard.runtime.box.section import BOX_NAMES, GATED_NAME, make_box, read_keys, write_gate
 from kdguard.runtime.fidelity import FidelityReport, RestoredImage, measure_fidelity
 from kdguard.runtime.harden import harden
 from kdguard.runtime.manifest import Manifest, manifest_path
 from kdguard.runtime.pipeline import Pipeline
+from kdguard.runtime.pipeline_advice import advising_by_fields, board_by_fields
 from kdguard.runtime.red_team.attack import AttackOutcome, attack
 from kdguard.runtime.red_team.options import AttackOptions
-from kdguard.runtime.red_team.scoreboard import Scoreboard
 from kdguard.runtime.red_team.table import scoreboard_table
 from kdguard.runtime.report.environment import current_environment
 from kdguard.runtime.report.summary import RunSummary, conclude
@@ -41,7 +40,7 @@ from kdguard.runtime.wording import counted
 
 MODELS = ("hardened.onnx", "teacher.onnx", GATED_NAME)
 MANIFESTS = ("manifest.json", manifest_path(Path(GATED_NAME)).name)
-RESULTS = ("report.html", "summary.json", *MANIFESTS, BOX_NAME, *MODELS, *(f"{name}.data" for name in MODELS))
+RESULTS = ("report.html", "summary.json", *MANIFESTS, *BOX_NAMES, *MODELS, *(f"{name}.data" for name in MODELS))
 MARKER = ".kdguard-run"
 
 
@@ -54,6 +53,7 @@ class Overrides:
     seeds: int | None = None
 
 
+@advising_by_fields()
 def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: Path | None = None) -> RunSummary:
     """Run every stage.
 
@@ -85,9 +85,10 @@ def run_pipeline(path: Path, pipeline: Pipeline, overrides: Overrides, *, json: 
     announce("verify")
     models = clean, load_onnx(out / "hardened.onnx")
     fidelity, restored = _verify(pipeline, models, card, pairs)
+    gated = write_gate(keys, out, models[1], data["calibration"]) if keys else None  # a hint may name no layer
     announce("attack")
     outcome = _attack(pipeline, overrides, out, data)
-    box = _box(keys, out, models, card, pairs, outcome.scoreboard) if keys else None
+    box = make_box(keys, out, models[1], gated, card, pairs, outcome.scoreboard) if keys else None
     timed = _bench(pipeline, out, models, card)
     announce("report")
     summary = RunSummary(
@@ -218,7 +219,7 @@ def _verify(
 def _attack(pipeline: Pipeline, overrides: Overrides, out: Path, data: dict[str, Path]) -> AttackOutcome:
     section = pipeline.attack
     steps = overrides.steps or section.training.steps
-    return attack(
+    outcome = attack(
         out / "hardened.onnx",
         out / "teacher.onnx",
         data["train"],
@@ -234,6 +235,7 @@ def _attack(pipeline: Pipeline, overrides: Overrides, out: Path, data: dict[str,
         ),
         cache=out / "cache",
     )
+    return replace(outcome, scoreboard=board_by_fields(outcome.scoreboard))
 
 
 def _check_bench(pipeline: Pipeline, card: ModelCard) -> None:
@@ -252,24 +254,6 @@ def _bench(
     announce("bench")
     size = choose_size(pipeline.bench.size, card, "bench.size")
     return bench(Subject(out / "teacher.onnx", out / "hardened.onnx", models, card, size), pipeline.bench)
-
-
-def _box(
-    keys: BoxKeys,
-    out: Path,
-    models: tuple[onnx.ModelProto, onnx.ModelProto],
-    card: ModelCard,
-    pairs: list[ImagePair],
-    board: Scoreboard,
-) -> BoxReport:
-    """The gate, the sealed box, and what students of each kind of user reached."""
-    announce("box")
-    gated = write_gate(keys, out, models[1])
-    return BoxReport(
-        sealed=write_box(keys, out, board.tap),
-        gate=measure_equality(models[1], *gated, card, pairs) if gated else None,
-        students=students_of_users(board),
-    )
 
 
 def _write_results(

@@ -14,6 +14,7 @@ UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 # Typer's and click's own wording, which carries what was given nowhere else.
 _UNEXPECTED = re.compile(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)")
+_TOO_FEW = re.compile(r"Option '(.*)' requires (\d+) arguments")
 _NO_CHOICE = re.compile(r"(['\"])(.*)\1 is not one of (.*)")
 
 
@@ -29,6 +30,8 @@ def describe_usage_error(error: Any) -> str:
         hint = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
         if unexpected := _UNEXPECTED.fullmatch(message):
             return f"too many arguments: {unexpected[1]}{hint}"
+        if few := _TOO_FEW.fullmatch(message):
+            return f"{few[1]} takes {few[2]} values, with spaces between them"
         return f"{message[:1].lower()}{message[1:]}{hint}"
     name = max(parameter.opts, key=len) if parameter.param_type_name == "option" else parameter.name.upper()
     if type(error).__name__ == "MissingParameter":

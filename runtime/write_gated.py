@@ -9,9 +9,12 @@ import onnx
 from pydantic import Field
 
 from kdguard.export.files import write_json
+from kdguard.export.model_card import read_card
 from kdguard.export.onnx_files import save_onnx, sha256_of_model
 from kdguard.graph_passes.insert_key_gate import gate_model
+from kdguard.graph_passes.insert_view_ensemble import InsertViewEnsemble
 from kdguard.graph_passes.key_gate import KeyDigest, read_gate
+from kdguard.runtime.box.right_key import check_right_key
 from kdguard.runtime.manifest import ManifestGate, find_manifest, manifest_path
 from kdguard.runtime.wording import counted
 
@@ -20,11 +23,17 @@ class GateReport(ManifestGate):
     """What `kdguard gate` did."""
 
     gated: str = Field(description="file name")
+    gated_sha256: str
     added_bytes: int = Field(description="what the gate adds to the model")
 
 
 def write_gated(
-    model: onnx.ModelProto, hardened: Path, gated: Path, digests: Sequence[KeyDigest], hints: Mapping[str, int]
+    model: onnx.ModelProto,
+    hardened: Path,
+    gated: Path,
+    digests: Sequence[KeyDigest],
+    hints: Mapping[str, int],
+    ensemble: InsertViewEnsemble | None = None,
 ) -> tuple[onnx.ModelProto, GateReport]:
     """Put a gate into a model, and write that with its manifest.
 
@@ -33,17 +42,31 @@ def write_gated(
         gated: file to write.
         digests: as for `gate_model`.
         hints: likewise.
+        ensemble: what else a key opens.
 
     Raises:
         UserError: as `gate_model`, or the folder cannot be written.
+        GateFailedError: a right key would spoil what the model restores.
     """
+    card = read_card(model)
+    if card is not None:  # as all have that kdguard hardened; in others there is nothing to switch off
+        check_right_key(model, card)
     with_gate = gate_model(model, digests, hints)
+    if ensemble is not None:
+        with_gate = ensemble(with_gate).model
     save_onnx(with_gate, gated)
     gate = read_gate(with_gate)
     assert gate is not None
     added = with_gate.ByteSize() - model.ByteSize()
     report = GateReport.model_validate(
-        {"gated": gated.name, "hardened": hardened.name, "added_bytes": added, **gate.summary()}
+        {
+            "gated": gated.name,
+            "gated_sha256": sha256_of_model(gated),
+            "hardened": hardened.name,
+            "added_bytes": added,
+            "views": ensemble.views if ensemble else [],
+            **gate.summary(),
+        }
     )
     _write_manifest(hardened, gated, report)
     return with_gate, report
@@ -54,14 +77,15 @@ def _write_manifest(hardened: Path, gated: Path, report: GateReport) -> None:
     found = find_manifest(hardened)
     if found is None:
         return
+    ensemble = f", a self-ensemble of {counted(len(report.views), 'view')}" if report.views else ""
     note = (
         f"gated: {counted(len(report.holders), 'key')} ({', '.join(report.holders)}), hints of "
-        f"{', '.join(report.hints) or 'no layer'}; from {report.hardened}"
+        f"{', '.join(report.hints) or 'no layer'}{ensemble}; from {report.hardened}"
     )
     manifest = found.model_copy(
         update={
             "hardened": gated.name,
-            "hardened_sha256": sha256_of_model(gated),
+            "hardened_sha256": report.gated_sha256,
             "gate": ManifestGate.model_validate(report.model_dump(include=set(ManifestGate.model_fields))),
             "notes": [*found.notes, note],
         }

@@ -7,6 +7,7 @@ from kdguard.export.image_tensor import image_to_tensor
 from kdguard.runtime.bench.measure import NOT_MEASURED, speed
 from kdguard.runtime.bench.op_share import share_by_difference
 from kdguard.runtime.bench.options import BenchOptions
+from kdguard.runtime.bench.other_work import OtherWorkMeter
 from kdguard.runtime.bench.results import Bench, ProviderBench, Ratio
 from kdguard.runtime.bench.subject import choose_size, photograph
 from kdguard.runtime.engines import ENGINES
@@ -48,6 +49,7 @@ def bench_engines(teacher: Engine, hardened: Engine, options: BenchOptions) -> B
     tensor = image_to_tensor(photograph(size, card.channels), card)
     feed = engine_inputs(hardened.manifest, card, tensor, {})
     engine_inputs(teacher.manifest, card, tensor, {})
+    meter = OtherWorkMeter()
     process = start_engines(teacher, hardened)
     clean, perturbed = process.time(feed, options.rounds)
     process.close()
@@ -77,5 +79,6 @@ def bench_engines(teacher: Engine, hardened: Engine, options: BenchOptions) -> B
         threads=1,
         providers=[found],
         lacking={},
+        other_work=meter.read(),
         environment=current_environment(),
     )

@@ -14,6 +14,7 @@ from kdguard.runtime.bench.interleave import Timed, interleave
 from kdguard.runtime.bench.op_alone import find_cases, measure_case
 from kdguard.runtime.bench.op_share import measure_share, share_by_difference
 from kdguard.runtime.bench.options import BenchOptions, ProviderName
+from kdguard.runtime.bench.other_work import OtherWorkMeter
 from kdguard.runtime.bench.peak_memory import measure_memory
 from kdguard.runtime.bench.providers import default_providers, split_by_presence
 from kdguard.runtime.bench.results import Bench, OpAlone, OpShare, ProviderBench, Ratio, Speed, Timing
@@ -51,7 +52,9 @@ def bench(subject: Subject, options: BenchOptions) -> Bench:
     names, lacking = split_by_presence(options.providers or default_providers())
     for name, reason in lacking.items():
         say(f"{name} is left out: {reason}", "yellow")
+    meter = OtherWorkMeter()
     threads = options.threads or joblib.cpu_count(only_physical_cores=True)
+    providers = [_bench_provider(subject, name, threads, options.rounds) for name in names]
     return Bench(
         teacher=str(subject.teacher),
         teacher_sha256=sha256_of_model(subject.teacher),
@@ -61,8 +64,9 @@ def bench(subject: Subject, options: BenchOptions) -> Bench:
         input_shape=list(subject.tensor.shape),
         rounds=options.rounds,
         threads=threads,
-        providers=[_bench_provider(subject, name, threads, options.rounds) for name in names],
+        providers=providers,
         lacking=lacking,
+        other_work=meter.read(),
         environment=current_environment(),
     )
 

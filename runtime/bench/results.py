@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from kdguard.runtime.bench.interleave import median_interval, paired_ratios
+from kdguard.runtime.bench.other_work import OtherWork
 from kdguard.runtime.report.environment import Environment
 
 Interval = tuple[float, float] | None
@@ -79,7 +80,9 @@ class OpAlone(BaseModel):
     op: Timing
     plain_copy: Timing = Field(description="of the map: numpy.copyto, one thread; torch's copy_ on a GPU")
     svd: Timing = Field(description="torch.linalg.svd and the same change")
+    svd_threads: int = Field(description="of it: one or all, whichever is faster against the op in the same turns")
     svd_lowrank: Timing = Field(description="torch.svd_lowrank and the same change")
+    svd_lowrank_threads: int
     op_over_copy: Ratio
     svd_over_op: Ratio
     svd_lowrank_over_op: Ratio
@@ -116,4 +119,5 @@ class Bench(BaseModel):
     threads: int
     providers: list[ProviderBench]
     lacking: dict[str, str] = Field(description="providers that were asked for and do not run here, and why")
+    other_work: OtherWork
     environment: Environment

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from kdguard.runtime.bench.interleave import MIN_ROUNDS
+from kdguard.runtime.bench.other_work import OtherWork
 from kdguard.runtime.bench.results import BY_PROFILER, Bench, OpAlone, OpShare, ProviderBench, Ratio, Timing
 from kdguard.runtime.wording import counted, number
 
@@ -20,8 +23,11 @@ def _speed_table(bench: Bench) -> Table:
     height, width = bench.size
     table = Table(
         title=f"Images of {height}x{width}, {counted(bench.rounds, 'round')}, {counted(bench.threads, 'thread')}",
-        caption="medians with 95 % intervals; memory: peak of a fresh process above that of its imports; op share: of "
-        "the hardened model's time",
+        caption=Text.assemble(
+            f"{_medians(bench)}; MiB: peak memory of a fresh process above that of its imports; op share: of "
+            "the hardened model's time",
+            *((f"\n{warning}", "yellow") for warning in busy_words(bench.other_work)),
+        ),
     )
     headings = ("provider", "model", "ms", "images/s", "megapixels/s", "MiB", "hardened / clean", "op share")
     for heading in headings:
@@ -49,7 +55,7 @@ def _op_table(bench: Bench) -> Table:
     table = Table(
         title="The op alone, on the maps of this image",
         caption="copy of the map: numpy.copyto, one thread (on a GPU torch's); svd, svd_lowrank: torch's, then the "
-        "same change; medians with 95 % intervals",
+        f"same change, by one thread or all, whichever is faster; {_medians(bench)}",
     )
     headings = ("provider", "layers", "map", "op, ms", "op / copy", "svd / op", "svd_lowrank / op")
     for heading in headings:
@@ -66,6 +72,10 @@ def _op_table(bench: Bench) -> Table:
                 ratio_words(case.svd_lowrank_over_op),
             )
     return table
+
+
+def _medians(bench: Bench) -> str:
+    return f"medians with 95 % intervals{'' if bench.rounds >= MIN_ROUNDS else f', from {MIN_ROUNDS} rounds on'}"
 
 
 def runs_on(found: ProviderBench) -> str:
@@ -96,11 +106,22 @@ def share_words(share: OpShare | None) -> str:
     return f"{number(100 * share.share, 0)} % by {'the profiler' if share.method == BY_PROFILER else 'difference'}"
 
 
+def busy_words(other: OtherWork) -> list[str]:
+    """A warning where the machine was busy with other work."""
+    if other.busy is None or not other.much:
+        return []
+    return [
+        f"other work kept {number(other.busy, 1)} of {counted(other.cores, 'core')} busy meanwhile: these figures may "
+        "be off by more than their intervals; run it again on an idle machine"
+    ]
+
+
 def time_finding(bench: Bench) -> str:
     """One line of the verdict."""
     found = [f"{ratio_words(entry.slowdown)} on {runs_on(entry)}" for entry in bench.providers]
     height, width = bench.size
-    return f"Time, hardened over clean: {'; '.join(found)}; images of {height}x{width}, medians in turns."
+    busy = ", on a busy machine" if bench.other_work.much else ""
+    return f"Time, hardened over clean: {'; '.join(found)}; images of {height}x{width}, medians in turns{busy}."
 
 
 def _with_interval(median: float, interval: tuple[float, float] | None, digits: int) -> str:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import KEY_INPUT, ModelCard
 from kdguard.graph_passes.key_gate import KEY_BITS
+from kdguard.runtime.box.right_key import keyed_loss
 from kdguard.runtime.box.seal import SealReport
 from kdguard.runtime.red_team.interval import interval95
 from kdguard.runtime.red_team.scoreboard import Scoreboard
@@ -30,9 +31,13 @@ class Equality(BaseModel):
 
     images: int
     equal: int = Field(description="whose pixels are the same bits, without a key and with a wrong one")
+    gated: str = Field(description="file name")
+    gated_sha256: str
     added_bytes: int = Field(description="what the gate adds to the file")
     holders: int
     hints: list[str] = Field(description="layers")
+    views: list[int] = Field(default_factory=list, description="flips in the self-ensemble that a key opens, by number")
+    keyed_loss_db: float = Field(description="what a right key costs against ground truth, mean PSNR of the images")
 
 
 class UserStudent(BaseModel):
@@ -78,9 +83,13 @@ def measure_equality(
     return Equality(
         images=len(pairs),
         equal=equal,
+        gated=gate.gated,
+        gated_sha256=gate.gated_sha256,
         added_bytes=gate.added_bytes,
         holders=len(gate.holders),
         hints=list(gate.hints),
+        views=gate.views,
+        keyed_loss_db=keyed_loss(hardened, card, pairs),
     )
 
 
@@ -126,7 +135,8 @@ def box_finding(report: BoxReport) -> str:
         images = counted(report.gate.images, "test image")
         parts.append(
             f"without a key, or with a wrong one, {report.gate.equal} of {images} are the same bits as without the "
-            f"gate; {counted(report.gate.holders, 'key')} open it"
+            f"gate; a right key costs {report.gate.keyed_loss_db:.3f} dB; {counted(report.gate.holders, 'key')} "
+            f"{'opens' if report.gate.holders == 1 else 'open'} it"
         )
     if report.sealed is not None:
         parts.append(f"the clean teacher is sealed to {counted(report.sealed.holders, 'holder')}")

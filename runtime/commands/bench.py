@@ -22,7 +22,9 @@ def bench(
         typer.Option(metavar="HEIGHTxWIDTH", help="Of the image; 256x256, rounded to what the model takes."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Runs of each model that are timed.")] = 21,
-    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Of every subject; one per core.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Of onnxruntime and torch; one per physical core by default.")
+    ] = None,
     task: options.Task = None,
     layout: options.Layout = None,
     size_multiple: options.SizeMultiple = None,

@@ -55,7 +55,12 @@ def build(
     plugin: Annotated[
         bool, typer.Option(help="TensorRT only, and never run yet: our kernel goes into the engine; needs nvcc.")
     ] = False,
-    value_range: options.ValueRange = None,
+    value_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="LOW HIGH", help="What black and white are to the model, where it carries no card; else 0 1."
+        ),
+    ] = None,
     layout: options.Layout = None,
     size_multiple: options.SizeMultiple = None,
     extra_input: options.ExtraInput = None,
@@ -66,6 +71,7 @@ def build(
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.model_card import read_card
     from kdguard.export.onnx_files import load_onnx, model_files
+    from kdguard.graph_passes.insert_view_ensemble import ensemble_views
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.runtime.engines import ENGINES
     from kdguard.runtime.engines.build import build_engine, check_builder
@@ -101,6 +107,8 @@ def build(
         say(f"{hardened} does not state its value range: {low:g} to {high:g} taken; say --value-range if not", "yellow")
     if not hardened_layers(model):
         say(f"{hardened} holds no kdguard nodes: nothing is hardened in this engine", "yellow")
+    if ensemble_views(model):
+        say(f"the self-ensemble of {hardened} stays out of the engine, in which a key opens the rest only", "yellow")
     sizes = parse_range(shapes, card) if shapes else default_range(card)
     manifest = build_engine(hardened, model, card, output, kind, sizes, asked)
     if manifest.op == "plugin and function":

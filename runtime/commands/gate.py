@@ -23,6 +23,13 @@ def gate(
         list[str] | None,
         typer.Option(metavar="GLOB[:RANK]", help="Layers that a key opens hints of; repeat it. Rank 4 by default."),
     ] = None,
+    ensemble: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Let a key open a self-ensemble too, over those flips that cost nothing on these image pairs.",
+        ),
+    ] = None,
     json: options.Json = None,
 ) -> None:
     """Put a key gate into a hardened model: everybody runs it, a key gives the clean path and hints."""
@@ -32,6 +39,7 @@ def gate(
     from kdguard.export.onnx_files import load_onnx, model_files
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.graph_passes.key_gate import read_gate
+    from kdguard.runtime.box.choose_views import find_ensemble
     from kdguard.runtime.box.gate_keys import collect_digests, parse_hints
     from kdguard.runtime.manifest import manifest_path
     from kdguard.runtime.terminal import say
@@ -47,14 +55,18 @@ def gate(
         check_outputs([data_path(output)], inputs)
     if read_gate(model) is not None:
         raise UserError(f"{hardened} has a key gate already; gate the hardened model that it was made from anew")
-    _, report = write_gated(model, hardened, output, digests, ranks)
+    views = find_ensemble(model, hardened, ensemble, ranks) if ensemble else None
+    _, report = write_gated(model, hardened, output, digests, ranks, views)
     keys, driven, hinted = (
         counted(len(found), word)
         for found, word in ((report.holders, "key"), (report.driven, "layer"), (report.hints, "layer"))
     )
+    opens = [f"switches {driven} to the clean map", f"gives hints of {hinted}"]
+    if report.views:
+        opens.append(f"gives the mean of {counted(len(report.views), 'view')}")
     say(
-        f"wrote {output} for {keys}: a right one switches {driven} to the clean map and gives hints of {hinted}; the "
-        f"gate adds {report.added_bytes / 1000:.0f} kB. Whoever edits the graph can take it out"
+        f"wrote {output} for {keys}: a right one {', '.join(opens)}; the gate adds "
+        f"{report.added_bytes / 1000:.0f} kB. Whoever edits the graph can take it out"
     )
     if not hardened_layers(model):
         say(f"nothing is hardened in {hardened}: whoever has the file has all of it, with a key or without", "yellow")

@@ -37,6 +37,7 @@ def inspect(
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.model_card import read_card
     from kdguard.export.onnx_files import default_opset, load_onnx, model_files
+    from kdguard.graph_passes.insert_view_ensemble import ensemble_views
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.graph_passes.key_gate import read_gate
     from kdguard.graph_passes.layers import find_layers
@@ -65,7 +66,8 @@ def inspect(
     say(f"model card: {card.describe()}" if card else "model card: none (a foreign model; give --task)")
     gate = read_gate(loaded)
     if gate:
-        say(f"key gate: {gate.describe()}")
+        views = ensemble_views(loaded)
+        say(f"key gate: {gate.describe()}{f'; an ensemble of {len(views)} views' if views else ''}")
     if json:
         write_json(
             json,
@@ -73,7 +75,7 @@ def inspect(
                 "layers": [asdict(layer) for layer in layers],
                 "hardened": [asdict(entry) for entry in hardened],
                 "card": card.model_dump() if card else None,
-                "gate": gate.summary() if gate else None,
+                "gate": {**gate.summary(), "views": list(ensemble_views(loaded))} if gate else None,
                 "converted_from_opset": old_opset,
                 "analysis": analysis.model_dump() if analysis else None,
             },

@@ -20,7 +20,7 @@ from kdguard.graph_passes.insert_key_gate import with_required_key
 from kdguard.graph_passes.inventory import hardened_layers
 from kdguard.graph_passes.op.attributes import PROJECTOR
 from kdguard.runtime.engines import EngineKind
-from kdguard.runtime.engines.gpus import AMPERE, RTX_DEFAULT
+from kdguard.runtime.engines.gpus import AMPERE, RTX_DEFAULT, TURING
 from kdguard.runtime.engines.manifest import EngineManifest, Op, manifest_path
 from kdguard.runtime.engines.options import DEFAULTS, BuildOptions
 from kdguard.runtime.engines.plugin_nodes import divide
@@ -171,7 +171,7 @@ def ask(request: Request, kind: EngineKind, folder: Path) -> Answer:
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         if errors := ERROR_LINE.findall(done.stdout):
-            raise UserError(f"{kind.title} cannot build this model: {errors[-1][:600]}")
+            raise _cannot_build(kind, errors[-1][:600])
         said = last_words(done.stdout + done.stderr) or "it said nothing"
         raise UserError(f"{kind.title} ended with {done.returncode} and built nothing: {said}")
     answer = Answer.model_validate_json(lines[-1])
@@ -180,5 +180,10 @@ def ask(request: Request, kind: EngineKind, folder: Path) -> Answer:
     if answer.unwritten:
         raise UserError(answer.unwritten)
     if answer.refused:
-        raise UserError(f"{kind.title} cannot build this model: {answer.refused}")
+        raise _cannot_build(kind, answer.refused)
     return answer
+
+
+def _cannot_build(kind: EngineKind, why: str) -> UserError:
+    advice = f"; leave --gpu {TURING} out" if "Turing" in why else ""
+    return UserError(f"{kind.title} cannot build this model: {why}{advice}")

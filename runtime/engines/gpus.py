@@ -9,7 +9,7 @@ from kdguard.export.errors import UserError
 
 RTX_DEFAULT = ("8.0", "8.6", "8.9", "12.0")
 """What TensorRT-RTX builds for where nothing is asked for, and later ones (its documentation, CPU-only engines)."""
-AMPERE = "8.0"
+AMPERE, TURING = "8.0", "7.5"
 
 
 def _order(capability: str) -> tuple[int, ...]:

@@ -136,7 +136,7 @@ def _set_gpus(vendor: Any, config: Any, gpus: list[str]) -> None:
         name = "SM" + gpu.replace(".", "")
         if name not in known:
             listed = ", ".join(f"{other[2:-1]}.{other[-1]}" for other in known)
-            raise RefusedError(f"it knows no GPUs of compute capability {gpu}, only of {listed}")
+            raise RefusedError(f"--gpu {gpu}: it builds for compute capabilities {listed} only; give one of these")
         config.set_compute_capability(known[name], index)
 
 

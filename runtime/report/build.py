@@ -19,6 +19,7 @@ from kdguard.runtime.bench import tables
 from kdguard.runtime.bench.plot import bench_svg
 from kdguard.runtime.fidelity import WORST_MARGIN_DB, RestoredImage
 from kdguard.runtime.metrics import psnr
+from kdguard.runtime.pipeline_advice import as_fields
 from kdguard.runtime.red_team.scoreboard import BestResponse
 from kdguard.runtime.red_team.table import control_words, help_left_line
 from kdguard.runtime.red_team.trial import TrialResult
@@ -68,6 +69,7 @@ def write_report(
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         plus_minus=plus_minus,
         number=number,
+        as_fields=as_fields,
         counted=counted,
         misleading_taps=misleading_taps,
         control_words=control_words,

@@ -11,6 +11,7 @@ from kdguard.runtime.bench.tables import time_finding
 from kdguard.runtime.box.report import BoxReport, box_finding
 from kdguard.runtime.fidelity import FidelityReport
 from kdguard.runtime.manifest import Manifest
+from kdguard.runtime.pipeline_advice import as_fields
 from kdguard.runtime.red_team.remarks import remarks
 from kdguard.runtime.red_team.scoreboard import Scoreboard, SummaryEntry
 from kdguard.runtime.red_team.table import best_response_line, drop_or_gain, help_left_line
@@ -55,7 +56,7 @@ def conclude(
     findings = [_fidelity_finding(fidelity), f"B{best_response_line(board)[1:]}."]
     if board.help_left:
         findings.append(f"W{help_left_line(board)[1:]}.")
-    findings += [f"Note: {remark}." for remark in remarks(board)]
+    findings += [f"Note: {as_fields(remark)}." for remark in remarks(board)]
     findings += [_recipe_finding(entry, board.seeds) for entry in board.summary if entry.compared]
     findings += [f"{missing.tier} {missing.recipe}: not run, {missing.reason}." for missing in board.not_run]
     findings += _coverage_findings(manifest)
@@ -151,7 +152,7 @@ def _tiling_findings(manifest: Manifest) -> list[str]:
         return []
     return [
         f"Tiles: run tile by tile, the hardened model agrees with itself to {tiles.hardened_db:.1f} dB, the clean "
-        f"teacher to {tiles.clean_db:.1f} dB; run it whole, or harden with --tile-safe."
+        f"teacher to {tiles.clean_db:.1f} dB; run it whole, or set harden.tile_safe: true."
     ]
 
 

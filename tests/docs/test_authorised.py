@@ -56,7 +56,9 @@ def test_key_holders_beside_plain_distillation(tmp_path: Path, tables: dict[str,
     cells = tables["part"]("thieves beside key holders", tmp_path).splitlines()[3].split(" | ")
     assert cells[1:5] == ["-4.00 ± 0.00 dB", "not run", "not run", "-21.50 ± 2.48 dB"]
     sentence = tables["part"]("key holders' goals", tmp_path)
-    assert "0.20 dB, mean of 2 published teachers (goal 0.2: reached)" in sentence
+    # Per seed the teachers' mean gain is -0.25, 0.25 and 0.6 dB: three seeds do not show a mean of 0.2.
+    assert "0.20 ± 1.06 dB, mean of 2 published teachers, interval over seeds (goal 0.2: reached, but not" in sentence
+    assert "median of the teachers 0.20 dB" in sentence
     assert "above 0 on 1 of them, denoising (goal 4: missed)" in sentence
     assert "`fitnets`, hardened: 2 of 2; `fsp`, hardened: 0 of 0;" in sentence
     assert "`fsp` untuned, plain ASVP: 1 of 1" in sentence

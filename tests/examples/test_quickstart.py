@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,6 +17,7 @@ from kdguard.runtime.pipeline import load_pipeline
 from kdguard.runtime.report.summary import RunSummary
 from kdguard.runtime.run import Overrides, run_pipeline
 from tests.conftest import QUICKSTART
+from tests.runtime.report.browser import browse, layout
 
 
 @pytest.fixture(scope="module")
@@ -121,21 +120,15 @@ def test_shipped_weights_are_small_and_logged() -> None:
 
 
 def test_report_renders_in_a_browser(run_folder: Path, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium on this machine to look at the report with")
     picture = tmp_path / "report.png"
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    flags += ["--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1100,5000"]
-    subprocess.run(
-        [browser, *flags, f"--screenshot={picture}", (run_folder / "report.html").as_uri()],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
+    browse(run_folder / "report.html", tmp_path, 1100, 5000, f"--screenshot={picture}")
     pixels = np.asarray(PilImage.open(picture).convert("RGB"), dtype=int)
     assert pixels.shape[:2] == (5000, 1100)
     # The verdict's green badge, the clean and hardened colours of the plots, and a page that goes on far down.
     for colour in ((22, 163, 74), (37, 99, 235), (220, 38, 38)):
         assert (np.abs(pixels - colour).sum(axis=-1) < 12).sum() > 100, colour
     assert len(np.unique(pixels[2500:3500].reshape(-1, 3), axis=0)) > 100
+    for width in (1100, 420):
+        page = layout(run_folder / "report.html", tmp_path, width)
+        assert page["beyond"] <= 0
+        assert all(table["beyond"] < 0 for table in page["tables"])

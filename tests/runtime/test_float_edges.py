@@ -79,7 +79,7 @@ def test_models_that_compute_in_it_end_in_one_line(
     tmp_path: Path, pairs_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_onnx(computing(), tmp_path / "t.onnx")
-    with pytest.raises(MissingDependencyError, match="without --data"):
+    with pytest.raises(MissingDependencyError, match="without `--data`"):
         harden(tmp_path / "t.onnx", tmp_path / "h.onnx", OPTIONS, task="denoising", data=pairs_folder)
     kdguard = CommandLine(capsys, monkeypatch)
     common = ["--layers", "b", "--task", "denoising"]

@@ -13,6 +13,7 @@ from kdguard.export.model_card import KEY_INPUT, ModelCard, write_card
 from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.insert_key_gate import gate_model, with_required_key
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
+from kdguard.graph_passes.insert_view_ensemble import InsertViewEnsemble
 from kdguard.graph_passes.key_gate import KEY_BITS, KeyDigest
 from kdguard.graph_passes.key_gate.lattice_hash import lattice_hash
 from kdguard.graph_passes.op import SvdPerturbAttributes
@@ -167,3 +168,29 @@ def test_callers_share_sessions_and_not_keys(gated: Path) -> None:
 def test_a_model_without_a_gate_takes_any_caller(gated: Path) -> None:
     hardened = open_model(gated.with_name("hardened.onnx"))
     np.testing.assert_array_equal(hardened.with_key(HOLDER).restore(IMAGE), hardened.restore(IMAGE))
+
+
+def test_a_holder_gets_an_ensemble(tmp_path: Path) -> None:
+    model = make_conv_net()
+    write_card(model, CARD.model_copy(update={"value_range": (-1.0, 1.0)}))
+    save_onnx(InsertViewEnsemble([4])(gate_model(model, [HOLDER], {"b": 3})).model, tmp_path / "gated.onnx")
+    opened = open_model(tmp_path / "gated.onnx")
+    holder = opened.with_key(HOLDER)
+    image = IMAGE[:32, :24]
+    plain, mirrored = opened.restore(image), opened.restore(image[:, ::-1])[:, ::-1]
+    mean, spread = holder.ensemble(image)
+    np.testing.assert_allclose(mean, (plain + mirrored) / 2, atol=1e-5)
+    np.testing.assert_allclose(spread, np.std([plain, mirrored], 0).mean(-1), atol=1e-5)
+    assert holder.ensemble(IMAGE[:37, :21]).spread.shape == (37, 21)
+    np.testing.assert_allclose(holder.restore(image), plain, atol=1e-5)
+    assert holder.hints(image)["b"].shape == (3, 32, 24)
+
+
+def test_refusals_of_an_ensemble_do_not_tell_why(gated: Path, tmp_path: Path) -> None:
+    save_onnx(InsertViewEnsemble([2])(gate_model(make_conv_net(), [HOLDER], {"b": 1})).model, tmp_path / "e.onnx")
+    refusals = set()
+    for path, key in [(gated, HOLDER), *((tmp_path / "e.onnx", key) for key in WRONG)]:
+        with pytest.raises(UserError) as caught:
+            open_model(path, key, task="deraining").ensemble(IMAGE)
+        refusals.add(str(caught.value))
+    assert refusals == {"there is no ensemble for this key"}

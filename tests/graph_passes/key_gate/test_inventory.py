@@ -42,6 +42,22 @@ def test_a_compensated_layer_is_not_for_keys() -> None:
     assert [entry.layer for entry in drivable_layers(plain)] == ["b", "d"]
 
 
+def test_a_compensated_layer_whose_reader_is_hardened_too_is_not_for_keys() -> None:
+    """The reader's output goes by another name then, which its weights do not follow."""
+    refitted = {
+        reader.output: (reader.weight * 0.9, reader.bias) for reader in conv_readers(make_conv_net(), "d") or []
+    }
+    after = InsertSvdPerturb(sites=[Site("d", GAIN, "in-path"), Site("tail", GAIN)])
+    for model in (after(RefitConsumers(refitted)(make_conv_net()).model).model, _refitted_after(after)):
+        assert [entry.layer for entry in drivable_layers(model)] == ["tail"]
+
+
+def _refitted_after(insert: InsertSvdPerturb) -> onnx.ModelProto:
+    model = insert(make_conv_net()).model
+    (reader,) = conv_readers(model, "d") or []
+    return RefitConsumers({reader.output: (reader.weight * 0.9, reader.bias)})(model).model
+
+
 def test_what_is_read_back() -> None:
     assert read_gate(compensated()) is None
     assert read_gate(gated()) == KeyGate((DIGEST,), (Hint("c", 3),), required=False, seed=b"seed", driven=("b",))

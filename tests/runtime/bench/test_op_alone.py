@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from kdguard.export.model_card import ModelCard
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.op.reference import svd_perturb
+from kdguard.runtime.bench import op_alone
 from kdguard.runtime.bench.op_alone import amplify_by_lowrank_svd, amplify_by_svd, find_cases, measure_case
 from kdguard.runtime.bench.subject import Subject
 from kdguard.runtime.engines.shapes import Size
@@ -71,3 +74,25 @@ def test_one_case(dtype: int) -> None:
     assert found.op_over_copy.n == 2
     assert found.svd_lowrank_error < 0.01
     assert torch.get_num_threads() == threads
+    assert (found.svd_threads, found.svd_lowrank_threads) == (1, 1)
+
+
+def test_an_svd_runs_by_the_threads_that_serve_it_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads are slow where each other's core is busy, and one is slow elsewhere."""
+    threads: dict[str, set[int]] = {"svd": set(), "svd_lowrank": set()}
+
+    def by_threads(name: str, slow: int) -> Callable[[torch.Tensor, SvdPerturbAttributes], torch.Tensor]:
+        def run(features: torch.Tensor, attributes: SvdPerturbAttributes) -> torch.Tensor:
+            threads[name].add(torch.get_num_threads())
+            time.sleep(0.3 if torch.get_num_threads() == slow else 0)
+            return features
+
+        return run
+
+    monkeypatch.setattr(op_alone, "amplify_by_svd", by_threads("svd", 2))
+    monkeypatch.setattr(op_alone, "amplify_by_lowrank_svd", by_threads("svd_lowrank", 1))
+    asked = subject(Site("b", PLAIN))
+    (case,), _ = find_cases(asked, "cpu", 2)
+    found = measure_case(case, asked.models[1], "cpu", 2, 2)
+    assert threads == {"svd": {1, 2}, "svd_lowrank": {1, 2}}
+    assert (found.svd_threads, found.svd_lowrank_threads) == (1, 2)

@@ -20,7 +20,13 @@ from tests.runtime.report.made_up import scoreboard
 
 CARD = ModelCard(task="deraining", input_name="image", output_name="restored")
 GATE = GateReport(
-    hardened="h.onnx", gated="g.onnx", added_bytes=1234, holders=["alice", "bob"], hints={"b": 4}, driven=["b"]
+    hardened="h.onnx",
+    gated="g.onnx",
+    gated_sha256="2" * 64,
+    added_bytes=1234,
+    holders=["alice", "bob"],
+    hints={"b": 4},
+    driven=["b"],
 )
 
 
@@ -100,6 +106,7 @@ def test_equality_is_measured() -> None:
     found = measure_equality(model, gated, GATE, CARD, pairs)
     assert (found.images, found.equal) == (2, 2)
     assert (found.added_bytes, found.holders, found.hints) == (1234, 2, ["b"])
+    assert abs(found.keyed_loss_db) < 1e-3
     other = gate_model(
         InsertSvdPerturb(["b"], SvdPerturbAttributes(rank=1, gain=2.0), placement="in-path")(make_conv_net()).model,
         [secret(0)],
@@ -118,7 +125,16 @@ def test_the_gate_is_spoken_of_where_there_is_one() -> None:
         teacher_bytes=2,
         sealed_bytes=1,
     )
-    gate = Equality(images=2, equal=2, added_bytes=1234, holders=1, hints=[])
+    gate = Equality(
+        images=2,
+        equal=2,
+        gated="g.onnx",
+        gated_sha256="2" * 64,
+        added_bytes=1234,
+        holders=1,
+        hints=[],
+        keyed_loss_db=0.0,
+    )
     alone = box_finding(BoxReport(sealed=sealed, gate=None, students=[]))
     assert alone == "Box (T3): the clean teacher is sealed to 2 holders."
     for box in (sealed, None):

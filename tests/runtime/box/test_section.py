@@ -10,7 +10,7 @@ from kdguard.export.errors import UserError
 from kdguard.export.onnx_files import load_onnx
 from kdguard.graph_passes.key_gate import read_gate
 from kdguard.runtime.box.gate_keys import make_gate_key
-from kdguard.runtime.box.section import BOX_NAME, GATED_NAME, BoxSection, read_keys, write_box, write_gate
+from kdguard.runtime.box.section import GATED_NAME, BoxSection, read_keys, write_box, write_gate
 from kdguard.runtime.box.signing import make_signing_key
 from kdguard.runtime.box.unlock import unlock
 from tests.runtime.box.release import Release
@@ -22,7 +22,7 @@ def test_keys_that_change_during_a_run_change_nothing(release: Release, tmp_path
     keys = read_keys(section, tmp_path)
     for file in section.files():
         (tmp_path / file).unlink()
-    written = write_gate(keys, tmp_path, load_onnx(release.hardened))
+    written = write_gate(keys, tmp_path, load_onnx(release.hardened), tmp_path)
     assert written is not None
     assert written[1].hints == {"b": 2}
     gate = read_gate(load_onnx(tmp_path / GATED_NAME))
@@ -31,7 +31,7 @@ def test_keys_that_change_during_a_run_change_nothing(release: Release, tmp_path
     sealed = write_box(keys, tmp_path, "b")
     assert sealed is not None
     assert (sealed.hardened, sealed.holders, sealed.signed_by) == (GATED_NAME, 1, signer)
-    opened = unlock(tmp_path / GATED_NAME, tmp_path / BOX_NAME, release.key("alice"))
+    opened = unlock(tmp_path / GATED_NAME, tmp_path / "gated.box", release.key("alice"))
     assert opened.augmentation.hint_taps == ["b"]
 
 
@@ -51,7 +51,7 @@ def test_what_is_not_asked_for_is_not_made(release: Release, tmp_path: Path) -> 
     make_gate_key(tmp_path / "g")
     sealed_only = read_keys(BoxSection(holders=Path("alice.key.pub")), tmp_path)
     gated_only = read_keys(BoxSection(gate=[Path("g.pub")]), tmp_path)
-    assert write_gate(sealed_only, tmp_path, load_onnx(release.hardened)) is None
+    assert write_gate(sealed_only, tmp_path, load_onnx(release.hardened), tmp_path) is None
     assert write_box(gated_only, tmp_path, None) is None
     sealed = write_box(sealed_only, tmp_path, None)
     assert sealed is not None

@@ -28,11 +28,19 @@ def test_table_json_and_plot(kdguard: CommandLine, conv_net_file: Path, hardened
     written = tmp_path / "b.json"
     outputs = ["--json", written, "--plot", tmp_path / "b.svg"]
     assert kdguard("bench", hardened, "--teacher", conv_net_file, *QUICK, *outputs) == 0, kdguard.err
-    for shown in ("CPUExecutionProvider", "hardened / clean", "by difference", "svd_lowrank / op", "b, d"):
+    for shown in (
+        "CPUExecutionProvider",
+        "hardened / clean",
+        "by difference",
+        "svd_lowrank / op",
+        "b, d",
+        "from 6 rounds on",
+    ):
         assert shown in kdguard.out
     bench = Bench.model_validate(json.loads(written.read_text()))
     assert (bench.size, bench.input_shape, bench.rounds, bench.threads) == ([32, 48], [1, 3, 32, 48], 2, 1)
     assert bench.environment.processor
+    assert bench.other_work.cores >= 1
     assert bench.environment.packages["onnxruntime-gpu"]
     found = bench.providers[0]
     assert (found.provider, found.runs_on, found.kernels) == ("cpu", "CPUExecutionProvider", "function")

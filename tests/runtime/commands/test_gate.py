@@ -50,9 +50,10 @@ def test_the_whole_way(
     manifest = json.loads((tmp_path / "gated.manifest.json").read_text())
     assert manifest["notes"][-1].startswith("gated: 2 keys")
     assert manifest["hardened_sha256"] == hashlib.sha256(gated.read_bytes()).hexdigest()
-    said = {"hardened": "h.onnx", "holders": found["holders"], "hints": {"b": 2}, "driven": ["b", "d"]}
+    said = {"hardened": "h.onnx", "holders": found["holders"], "hints": {"b": 2}, "driven": ["b", "d"], "views": []}
     assert manifest["gate"] == said
-    assert found == {**said, "gated": "gated.onnx", "added_bytes": found["added_bytes"]}
+    more = {"gated_sha256": manifest["hardened_sha256"], "added_bytes": found["added_bytes"]}
+    assert found == {**said, "gated": "gated.onnx", **more}
     data = ("--data", pairs_folder)
     assert kdguard("verify", conv_net_file, gated, *data) == 0, kdguard.err
     assert kdguard("inspect", gated, "--json", tmp_path / "inspect.json") == 0, kdguard.err
@@ -66,6 +67,28 @@ def test_the_whole_way(
     assert kdguard("keygen", "-o", tmp_path / "alice.key") == 0
     sealed = ("seal", gated, "--teacher", conv_net_file, "--holders", tmp_path / "alice.key.pub")
     assert kdguard(*sealed) == 0, kdguard.err
+
+
+def test_a_key_opens_an_ensemble(kdguard: CommandLine, hardened: Path, pairs_folder: Path, tmp_path: Path) -> None:
+    gated, holder = tmp_path / "gated.onnx", ("--holder", tmp_path / "alice.gate.pub")
+    assert kdguard("gate", hardened, "-o", gated, *holder, "--ensemble", pairs_folder) == 0, kdguard.err
+    assert "gives the mean of 4 views" in " ".join(kdguard.out.split())
+    assert json.loads((tmp_path / "gated.manifest.json").read_text())["gate"]["views"] == [0, 2, 4, 6]
+    secret = read_gate_secret(tmp_path / "alice.gate")
+    mean, spread = open_model(gated, secret).ensemble(IMAGE)
+    assert (mean.shape, spread.shape) == ((40, 40, 3), (40, 40))
+    assert kdguard("inspect", gated) == 0, kdguard.err
+    assert "an ensemble of 4 views" in " ".join(kdguard.out.split())
+    # No later command answers for a key; each takes the file as it is.
+    assert kdguard("verify", hardened, gated, "--data", pairs_folder) == 0, kdguard.err
+
+
+def test_an_ensemble_of_nothing_is_refused(kdguard: CommandLine, hardened: Path, tmp_path: Path) -> None:
+    before = listing(tmp_path)
+    holder = ("--holder", tmp_path / "alice.gate.pub")
+    assert kdguard("gate", hardened, "-o", tmp_path / "o.onnx", *holder, "--ensemble", tmp_path / "no") == 2
+    assert "no such folder" in kdguard.err
+    assert listing(tmp_path) == before
 
 
 def test_a_holder_who_is_left_out_is_revoked(kdguard: CommandLine, hardened: Path, tmp_path: Path) -> None:

@@ -66,6 +66,16 @@ def test_messages_name_the_fields(kdguard: CommandLine, pipeline: Callable[[str]
     assert "--value-range" not in kdguard.out
 
 
+def test_advice_of_the_stages_names_the_fields(kdguard: CommandLine, pipeline: Callable[[str], Path]) -> None:
+    path = pipeline(", extra_input: {level: 1}, value_range: [0, 255]")
+    text = path.read_text()
+    path.write_text(text.replace("[smooth]", "[nowhere]"))
+    assert "harden.layers 'nowhere' matches none of the" in kdguard.refuses("run", path)
+    path.write_text(text.replace("gain: 10", "placement: in-path, gain: 1000"))
+    line = kdguard.refuses("run", path, code=1)
+    assert "Lower harden.gain, choose other harden.layers, or use harden.placement: paired" in line
+
+
 def test_a_wrong_tap_is_told_before_hardening(
     kdguard: CommandLine, pipeline: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -107,7 +117,10 @@ def test_the_box_section(kdguard: CommandLine, pipeline: Callable[[str], Path], 
     assert kdguard("keygen", "-o", tmp_path / "alice") == 0, kdguard.err
     for said, line in (
         ("{}", "name holders of keys: holders for a sealed box, gate for a gate in the graph"),
-        ("{holders: alice.pub, hints: [smooth]}", "hints are behind a gate, and there is none without gate"),
+        (
+            "{holders: alice.pub, hints: [smooth]}",
+            "hints and ensemble are behind a gate",
+        ),
         ("{gate: [k--gate.pub], sign_with: k--signing}", "sign_with signs a sealed box"),
         ("{holders: nobody.pub}", "nobody.pub"),
         ("{holders: alice}", "that is a secret key, which nobody else may see"),
@@ -132,7 +145,7 @@ def test_the_box_section(kdguard: CommandLine, pipeline: Callable[[str], Path], 
     assert "<h2>Key holders</h2>" in page
     assert "The recipe <code>authorised</code> did not run" in page
     gated, unlocked = tmp_path / "out" / "gated.onnx", tmp_path / "unlocked.onnx"
-    opened = ("unlock", gated, "--box", tmp_path / "out" / "hardened.box", "--key", tmp_path / "alice", "-o", unlocked)
+    opened = ("unlock", gated, "--key", tmp_path / "alice", "-o", unlocked)
     assert kdguard(*opened, "--signed-by", tmp_path / "k--signing.pub") == 0, kdguard.err
     assert unlocked.read_bytes() == (tmp_path / "out" / "teacher.onnx").read_bytes()
     path.write_text(f"{text}box: {{holders: alice}}\n")

@@ -46,6 +46,7 @@ EXPORT = ["export", "teacher:derain_edsr", "-o", "t.onnx"]
         ([*ATTACK, "--steps", "0"], "--steps: 0 is too small; give 1 or more"),
         ([*ATTACK, "--seeds", "0"], "--seeds: 0 is too small; give 1 or more"),
         (["inspect", "t.onnx", "a", "b"], "too many arguments: a b; see `kdguard inspect --help`"),
+        (["build", "h.onnx", "-o", "e", "--shapes", "8x8"], "--shapes takes 3 values, with spaces between them"),
         ([*HARDEN, "a"], "too many arguments: a; see `kdguard harden --help`"),
         (["bogus"], "no such command 'bogus'; see `kdguard --help`"),
         ([*EXPORT, "--channels", "4"], "--channels: 4 is not allowed; give 1 or 3"),
@@ -93,7 +94,7 @@ def test_missing_data_says_what_the_folder_holds(kdguard: CommandLine, conv_net_
     line = kdguard.refuses("verify", *both, "--data", conv_net_file)
     assert f"{conv_net_file}: that is a file; give a folder that holds clean/" in line
     line = kdguard.refuses("export", "teacher:derain_edsr", "-o", tmp_path / "e.onnx", "--data", conv_net_file)
-    assert f"{conv_net_file}: that is a file; --data needs a folder" in line
+    assert f"{conv_net_file}: that is a file; give a folder that holds clean/" in line
     assert kdguard("verify", "--help") == 0
     assert "clean/ alone" in " ".join(kdguard.out.replace("│", " ").split())
 

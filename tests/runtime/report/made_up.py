@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kdguard.runtime.bench.other_work import OtherWork
 from kdguard.runtime.bench.results import Bench, Memory, OpAlone, OpShare, ProviderBench, Ratio, Speed, Timing
 from kdguard.runtime.fidelity import FidelityReport, Quality
 from kdguard.runtime.manifest import Manifest, ManifestLayer
@@ -105,7 +106,7 @@ def strip(stripped: float, refitted: float | None = None) -> StripReport:
     )
 
 
-def bench(slowdown: float) -> Bench:
+def bench(slowdown: float, busy: float = 0.0) -> Bench:
     def timing(milliseconds: float) -> Timing:
         return Timing(median_ms=milliseconds, ci95_ms=(0.9 * milliseconds, 1.1 * milliseconds), n=21)
 
@@ -121,7 +122,9 @@ def bench(slowdown: float) -> Bench:
         op=timing(3),
         plain_copy=timing(0.25),
         svd=timing(90),
+        svd_threads=2,
         svd_lowrank=Timing(median_ms=30, n=1),
+        svd_lowrank_threads=1,
         op_over_copy=Ratio(median=12, ci95=(11, 13), n=21),
         svd_over_op=Ratio(median=30, ci95=(29, 31), n=21),
         svd_lowrank_over_op=Ratio(median=10, n=1),
@@ -151,6 +154,7 @@ def bench(slowdown: float) -> Bench:
         threads=2,
         providers=[found],
         lacking={"cuda": "no GPU"},
+        other_work=OtherWork(cores=2, busy=busy),
         environment=current_environment(),
     )
 

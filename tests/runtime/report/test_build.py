@@ -18,6 +18,7 @@ from kdguard.runtime.red_team.trial import TrialResult
 from kdguard.runtime.report.build import write_report
 from kdguard.runtime.report.environment import current_environment
 from kdguard.runtime.report.summary import RunSummary, conclude
+from tests.runtime.report.browser import layout
 from tests.runtime.report.made_up import bench, entry, fidelity, layer, manifest, scoreboard, strip, tiling
 
 
@@ -61,7 +62,7 @@ def test_everything_that_hardening_found_is_shown(report: Report) -> None:
         rules=["1. First rule.", "2. Second rule."],
         coverage=Coverage(perturbed=2, taps=9),
         skipped={"tokens": "3-D"},
-        notes=["fewer than four calibration images"],
+        notes=["fewer than four calibration images; --max-slowdown (1.05) holds"],
         strip=strip(2.5, 0.031),
         tiling=tiling(60.0),
     )
@@ -72,7 +73,7 @@ def test_everything_that_hardening_found_is_shown(report: Report) -> None:
         "refitted: conv_7",
         "1. First rule. 2. Second rule.",
         "1 feature map passed over tokens 3-D",
-        "fewer than four calibration images",
+        "fewer than four calibration images; harden.max_slowdown (1.05) holds",
         "every node of ours deleted, weights as shipped 32.500 dB 2.500 dB",
         "then readers refitted on 4 unlabeled images 34.969 dB 0.031 dB",
         "a claim against naive removal only; the last line",
@@ -96,6 +97,25 @@ def test_what_was_not_measured_is_left_out(report: Report) -> None:
     assert "Hardened against clean" not in text
 
 
+@pytest.mark.parametrize("width", [1100, 420])
+def test_no_table_leaves_the_page(report: Report, tmp_path: Path, width: int) -> None:
+    long = layer(
+        "/body/blocks.11/attention/projection/MatMul_output_0", reason="the deepest map that can be moved " * 3
+    )
+    text = report(
+        bench=bench(1.12), layers=[long], skipped={"/body/tokens": "3-D"}, strip=strip(2.5), tiling=tiling(60)
+    )
+    assert "The op alone" in text
+    page = layout(tmp_path / "report.html", tmp_path, width)
+    assert page["beyond"] <= 0
+    assert {"Fidelity", "Time", "Scoreboard", "How this was made"} <= {table["heading"] for table in page["tables"]}
+    for table in page["tables"]:
+        assert table["beyond"] < 0, table
+        if table["heading"] == "Time":
+            assert table["broken"] == 0
+            assert width < 1100 or table["hidden"] == 0
+
+
 def test_what_was_timed(report: Report) -> None:
     text = report(bench=bench(1.12), estimated_slowdown=1.04)
     for shown in (
@@ -109,4 +129,6 @@ def test_what_was_timed(report: Report) -> None:
         "wide was not timed alone on cpu: it is bfloat16.",
     ):
         assert shown in text, shown
+    assert "other work" not in text
+    assert "Other work kept 1.5 of 2 cores busy meanwhile" in report(bench=bench(1.12, busy=1.5))
     assert "by a cost model" not in text

@@ -94,4 +94,4 @@ def test_coverage_names_its_tier() -> None:
 @pytest.mark.parametrize(("hardened_db", "told"), [(60.0, True), (76.5, False)])
 def test_seams_are_told(hardened_db: float, told: bool) -> None:
     findings = verdict(OUTPUT, made=manifest(tiling=tiling(hardened_db))).findings
-    assert any("--tile-safe" in line for line in findings) == told
+    assert any("set harden.tile_safe: true" in line for line in findings) == told

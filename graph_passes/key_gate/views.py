@@ -1,0 +1,115 @@
+"""The self-ensemble behind the gate as ONNX function bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import onnx.parser
+
+from kdguard.graph_passes.key_gate.names import ENSEMBLE, FIRST, GATE_DOMAIN, VIEWS
+from kdguard.graph_passes.op.snippets import AXES_AS_INPUT_SINCE
+
+MIRRORED_SIDES = {0: (), 2: (0, 1), 4: (1,), 6: (0,)}
+"""Those of the eight views of `kdguard.runtime.red_team.views` that keep height and width, by the sides that they
+mirror: a quarter turn of an image that is not square does not fit into one batch with it."""
+
+_PAST_THE_FIRST = -(2**62)
+
+
+def _constants(views: Sequence[int], spatial_axes: tuple[int, int]) -> str:
+    lines = ["front = Constant <value_ints = [0]> ()", "next = Constant <value_ints = [1]> ()"]
+    for view in views[1:]:
+        axes = [spatial_axes[side] for side in MIRRORED_SIDES[view]]
+        lines += [
+            f"axes_{view} = Constant <value_ints = {axes}> ()",
+            f"back_{view} = Constant <value_ints = {[-1] * len(axes)}> ()",
+            f"end_{view} = Constant <value_ints = {[_PAST_THE_FIRST] * len(axes)}> ()",
+        ]
+    return _lines(lines)
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "\n        ".join(lines)
+
+
+def _mirrored(source: str, target: str, view: int) -> str:
+    return f"{target} = Slice ({source}, back_{view}, end_{view}, axes_{view}, back_{view})" if view else ""
+
+
+def _key_views(views: Sequence[int], spatial_axes: tuple[int, int], opset: int) -> str:
+    """The batch with its views behind it where the gate is open, and the batch alone where it is shut."""
+    others = [f"view_{view}" for view in views[1:]]
+    mirrored = [_mirrored("shown", name, view) for name, view in zip(others, views[1:], strict=True)]
+    return f"""
+    <domain: "{GATE_DOMAIN}", opset_import: ["" : {opset}]>
+    {VIEWS} (image, open) => (images, count, taken)
+    {{
+        {_constants(views, spatial_axes)}
+        shape = Shape (image)
+        count = Slice (shape, front, next)
+        is_open = Cast <to = 7> (open)
+        taken = Mul (count, is_open)
+        shown = Slice (image, front, taken, front)
+        {_lines(mirrored)}
+        images = Concat <axis = 0> (image, {", ".join(others)})
+    }}
+    """
+
+
+def _key_ensemble(views: Sequence[int], spatial_axes: tuple[int, int], opset: int) -> str:
+    """The first answers, and mean and standard deviation of all."""
+    channels = ({1, 2, 3} - set(spatial_axes)).pop()
+    over_channels = "(deviation, channels)" if opset >= AXES_AS_INPUT_SINCE else "(deviation)"
+    axes = "" if opset >= AXES_AS_INPUT_SINCE else f", axes = [{channels}]"
+    straight = [f"straight_{view}" if view else f"part_{view}" for view in views]
+    parts, offs = [], []
+    for index, (view, name) in enumerate(zip(views, straight, strict=True)):
+        parts += [
+            f"index_{view} = Constant <value_int = {index}> ()",
+            f"next_{view} = Constant <value_int = {index + 1}> ()",
+            f"from_{view} = Mul (taken, index_{view})",
+            f"until_{view} = Mul (taken, next_{view})",
+            f"part_{view} = Slice (wide, from_{view}, until_{view}, front)",
+            _mirrored(f"part_{view}", name, view),
+        ]
+        offs += [f"off_{view} = Sub ({name}, ensemble)", f"square_{view} = Mul (off_{view}, off_{view})"]
+    return f"""
+    <domain: "{GATE_DOMAIN}", opset_import: ["" : {opset}]>
+    {ENSEMBLE} (answers, count, taken) => (restored, ensemble, spread)
+    {{
+        {_constants(views, spatial_axes)}
+        channels = Constant <value_ints = [{channels}]> ()
+        restored = Slice (answers, front, count, front)
+        wide = Cast <to = 1> (answers)
+        {_lines(parts)}
+        ensemble = Mean ({", ".join(straight)})
+        {_lines(offs)}
+        variance = Mean ({", ".join(f"square_{view}" for view in views)})
+        deviation = Sqrt (variance)
+        spread = ReduceMean <keepdims = 1{axes}> {over_channels}
+    }}
+    """
+
+
+def _key_first(opset: int) -> str:
+    return f"""
+    <domain: "{GATE_DOMAIN}", opset_import: ["" : {opset}]>
+    {FIRST} (X, count) => (Y)
+    {{
+        front = Constant <value_ints = [0]> ()
+        Y = Slice (X, front, count, front)
+    }}
+    """
+
+
+def view_functions(views: Sequence[int], spatial_axes: tuple[int, int], opset: int) -> list[onnx.FunctionProto]:
+    """The ensemble's local functions.
+
+    Args:
+        views: sorted, 0 first.
+        spatial_axes: height's and width's, of image and answer.
+        opset: version of the standard domain that the model imports.
+    """
+    texts = (_key_views(views, spatial_axes, opset), _key_ensemble(views, spatial_axes, opset), _key_first(opset))
+    return [onnx.parser.parse_function(text) for text in texts]

@@ -1,0 +1,117 @@
+"""Which flips of an image go into the self-ensemble behind a gate: those that the model tolerates, on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from kdguard.export.errors import UserError
+from kdguard.export.image_pairs import ImagePair, load_pairs
+from kdguard.export.image_tensor import image_to_tensor
+from kdguard.export.model_card import KEY_INPUT, ModelCard
+from kdguard.export.tasks import get_task
+from kdguard.graph_passes.insert_key_gate import gate_model
+from kdguard.graph_passes.insert_view_ensemble import InsertViewEnsemble
+from kdguard.graph_passes.key_gate import ENSEMBLE_OUTPUT, key_tensor, new_gate_secret
+from kdguard.graph_passes.key_gate.views import MIRRORED_SIDES
+from kdguard.runtime.analysis.crops import centre_crops
+from kdguard.runtime.metrics import psnr
+from kdguard.runtime.recipes.dihedral_average import HARMLESS_DB
+from kdguard.runtime.red_team.tile import WINDOW
+from kdguard.runtime.red_team.views import turn, turn_back
+from kdguard.runtime.resolve_card import resolve_card
+from kdguard.runtime.session import RestorationSession
+
+PAIRS = 8
+ROUNDING = 1e-3
+"""In units of the value range: answers of one batch and answers one by one differ by less."""
+
+
+def choose_views(
+    model: onnx.ModelProto, card: ModelCard, pairs: Sequence[ImagePair], hints: Mapping[str, int]
+) -> tuple[int, ...]:
+    """Those of the four views of equal size that cost the model at most 0.1 dB on image pairs.
+
+    Args:
+        model: hardened, without a gate.
+        pairs: calibration images with their truth; up to eight are looked at.
+        hints: what else the gate will open, as for `gate_model`.
+
+    Returns:
+        Views for `InsertViewEnsemble`, 0 first.
+
+    Raises:
+        UserError: no view but the image itself is tolerated, or the model cannot take views as one batch.
+    """
+    session, task = RestorationSession(model, card, provider="cpu"), get_task(card.task)
+    crops = centre_crops(pairs, card, PAIRS, WINDOW)
+
+    def score(view: int) -> float:
+        answers = (turn_back(session.restore(turn(crop.degraded, view)), view) for crop in crops)
+        return float(
+            np.mean([psnr(answer, crop.clean, task, card.scale) for answer, crop in zip(answers, crops, strict=True)])
+        )
+
+    plain = score(0)
+    views = (0, *(view for view in MIRRORED_SIDES if view and score(view) >= plain - HARMLESS_DB))
+    if len(views) == 1:
+        raise UserError(
+            f"every flip of the image costs the model more than {HARMLESS_DB} dB on these images, so an ensemble would "
+            "be worse than the answer; leave --ensemble out"
+        )
+    _check_batch(model, card, views, crops[0], hints)
+    return views
+
+
+def find_ensemble(model: onnx.ModelProto, path: Path, data: Path, hints: Mapping[str, int]) -> InsertViewEnsemble:
+    """The ensemble that a hardened model tolerates on a data folder.
+
+    Args:
+        path: file of `model`, for messages.
+        hints: as for `choose_views`.
+
+    Raises:
+        UserError: as `choose_views`; the folder cannot be read; the model has no card.
+    """
+    card = resolve_card(model, None, str(path))
+    pairs = load_pairs(data, get_task(card.task), card.channels, card.scale)
+    return InsertViewEnsemble(choose_views(model, card, pairs, hints), spatial_axes=_spatial_axes(card))
+
+
+def _spatial_axes(card: ModelCard) -> tuple[int, int]:
+    """Where height and width are in the model's tensors."""
+    return (1, 2) if card.layout == "NHWC" else (2, 3)
+
+
+def _check_batch(
+    model: onnx.ModelProto, card: ModelCard, views: Sequence[int], crop: ImagePair, hints: Mapping[str, int]
+) -> None:
+    """Raise where the network treats images of a batch differently from single ones, or takes no batch at all."""
+    secret = new_gate_secret()
+    gated = InsertViewEnsemble(views, spatial_axes=_spatial_axes(card))(gate_model(model, [secret], hints)).model
+    side = card.size_multiple
+    height, width = (max(length - length % side, side) for length in crop.degraded.shape[:2])
+    image = crop.degraded[:height, :width]
+    try:
+        session = RestorationSession(gated, card, provider="cpu", taps=[ENSEMBLE_OUTPUT])
+        found = session.run(image_to_tensor(image, card), {KEY_INPUT: key_tensor(secret)})[1][0]
+    except UserError as error:
+        raise UserError(
+            f"the model does not take the views of an image as one batch; leave --ensemble out: {error}"
+        ) from None
+    plain = RestorationSession(model, card, provider="cpu")
+    channels = -1 if card.layout == "NHWC" else 0
+    answers = []
+    for view in views:
+        answer = plain.run(image_to_tensor(turn(image, view), card))[0][0]
+        answers.append(turn_back(np.moveaxis(answer, channels, -1), view))
+    low, high = card.value_range
+    apart = np.abs(np.mean(answers, 0) - np.moveaxis(found, channels, -1)).max() / (high - low)
+    if not apart <= ROUNDING:
+        raise UserError(
+            f"the model answers images of one batch otherwise than one by one (by {apart:.1g} of the value range), so "
+            "that views in one batch would be no ensemble; leave --ensemble out"
+        )
