@@ -31,7 +31,7 @@ from kdguard.graph_passes.key_gate.names import (
     VIEWS,
     VIEWS_PREFIX,
 )
-from kdguard.graph_passes.key_gate.views import MIRRORED_SIDES, view_functions
+from kdguard.graph_passes.key_gate.views import MIRRORED_SIDES, ensemble_views, view_functions
 from kdguard.graph_passes.layers import keep_only, rename_tensors
 from kdguard.graph_passes.pass_base import GraphPass, PassResult, PreconditionError
 
@@ -109,15 +109,6 @@ class InsertViewEnsemble(GraphPass):
             graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, sides))
         result.functions.extend(view_functions(self.views, self.spatial_axes, default_opset(model)))
         return PassResult(result, modified=True)
-
-
-def ensemble_views(model: onnx.ModelProto) -> tuple[int, ...]:
-    """The views whose mean a key opens, 0 first; empty where it opens none."""
-    for function in model.functions:
-        if (function.domain, function.name) == (GATE_DOMAIN, VIEWS):
-            made = {name for node in function.node for name in node.output}
-            return (0, *(view for view in MIRRORED_SIDES if f"view_{view}" in made))
-    return ()
 
 
 def without_ensemble(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -30,6 +30,7 @@ from kdguard.graph_passes.key_gate.names import (
     OPEN,
     STRENGTH_OUT,
 )
+from kdguard.graph_passes.key_gate.views import is_genuine
 from kdguard.graph_passes.op.attributes import DOMAIN, PERTURB
 from kdguard.graph_passes.refit_consumers import refitted_outputs
 
@@ -169,6 +170,11 @@ def _check_functions(model: onnx.ModelProto, gate: KeyGate) -> None:
                 f"the function {function.name} of the model's key gate is not the one that this version of kdguard "
                 "writes: it may let in anybody; gate the hardened model anew"
             )
+    if not is_genuine(model, default_opset(model)):
+        raise UserError(
+            "the self-ensemble of the model's key gate is not one that this version of kdguard puts in: it may be open "
+            "to anybody; gate the hardened model anew"
+        )
 
 
 def _as_hint(node: onnx.NodeProto) -> Hint:

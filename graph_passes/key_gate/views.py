@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx
 import onnx.parser
 
-from kdguard.graph_passes.key_gate.names import ENSEMBLE, FIRST, GATE_DOMAIN, VIEWS
+from kdguard.graph_passes.key_gate.names import ENSEMBLE, FIRST, GATE_DOMAIN, OPEN, VIEWS
 from kdguard.graph_passes.op.snippets import AXES_AS_INPUT_SINCE
 
 MIRRORED_SIDES = {0: (), 2: (0, 1), 4: (1,), 6: (0,)}
@@ -113,3 +113,28 @@ def view_functions(views: Sequence[int], spatial_axes: tuple[int, int], opset: i
     """
     texts = (_key_views(views, spatial_axes, opset), _key_ensemble(views, spatial_axes, opset), _key_first(opset))
     return [onnx.parser.parse_function(text) for text in texts]
+
+
+def ensemble_views(model: onnx.ModelProto) -> tuple[int, ...]:
+    """The views whose mean a key opens, 0 first; empty where it opens none."""
+    for function in model.functions:
+        if (function.domain, function.name) == (GATE_DOMAIN, VIEWS):
+            made = {name for node in function.node for name in node.output}
+            return (0, *(view for view in MIRRORED_SIDES if f"view_{view}" in made))
+    return ()
+
+
+def is_genuine(model: onnx.ModelProto, opset: int) -> bool:
+    """Whether an ensemble that is there is one that this version puts in, and listens to the gate."""
+    nodes = [node for node in model.graph.node if node.domain == GATE_DOMAIN]
+    asked, meant = ([node for node in nodes if node.op_type == kind] for kind in (VIEWS, ENSEMBLE))
+    present = [f for f in model.functions if f.domain == GATE_DOMAIN and f.name in (VIEWS, ENSEMBLE, FIRST)]
+    if not (asked or meant or present):
+        return True
+    views = ensemble_views(model)
+    written = [view_functions(views, axes, opset) for axes in ((2, 3), (1, 2))] if len(views) > 1 else []
+    return (
+        present in written
+        and [list(node.input)[1:] for node in asked] == [[OPEN]]
+        and [list(node.input)[1:] for node in meant] == [list(node.output)[1:] for node in asked]
+    )

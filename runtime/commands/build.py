@@ -71,8 +71,8 @@ def build(
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.model_card import read_card
     from kdguard.export.onnx_files import load_onnx, model_files
-    from kdguard.graph_passes.insert_view_ensemble import ensemble_views
     from kdguard.graph_passes.inventory import hardened_layers
+    from kdguard.graph_passes.key_gate.views import ensemble_views
     from kdguard.runtime.engines import ENGINES
     from kdguard.runtime.engines.build import build_engine, check_builder
     from kdguard.runtime.engines.gpus import in_words, parse_gpus

@@ -37,9 +37,9 @@ def inspect(
     from kdguard.export.files import check_outputs, write_json
     from kdguard.export.model_card import read_card
     from kdguard.export.onnx_files import default_opset, load_onnx, model_files
-    from kdguard.graph_passes.insert_view_ensemble import ensemble_views
     from kdguard.graph_passes.inventory import hardened_layers
     from kdguard.graph_passes.key_gate import read_gate
+    from kdguard.graph_passes.key_gate.views import ensemble_views
     from kdguard.graph_passes.layers import find_layers
     from kdguard.runtime.manifest import find_manifest, tell_placements
     from kdguard.runtime.resolve_card import resolve_card

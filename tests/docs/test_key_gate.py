@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Callable
 from math import log2
 from pathlib import Path
 
@@ -49,10 +50,14 @@ def test_the_example_runs() -> None:
 
 
 def test_the_commands_and_what_opens_their_file_run(
-    kdguard: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kdguard: CommandLine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write_noisy_pairs: Callable[[Path, int], Path],
 ) -> None:
     """As they stand; bob makes his key like alice."""
     monkeypatch.chdir(tmp_path)
+    write_noisy_pairs(tmp_path / "calibration", 2)
     model = make_conv_net()
     rename_tensors(model.graph.node, {"b": "relu_13"})
     write_card(model, ModelCard(task="deraining", input_name="image", output_name="restored"))
@@ -64,6 +69,7 @@ def test_the_commands_and_what_opens_their_file_run(
     namespace: dict[str, object] = {"image": np.moveaxis(IMAGE[0], 0, -1)}
     exec(re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)[1], namespace)
     assert namespace["hints"]["relu_13"].shape == (2, 40, 40)  # type: ignore[index]
+    assert namespace["spread"].shape == (40, 40)  # type: ignore[attr-defined]
 
 
 def test_parameters_are_those_of_the_code() -> None:

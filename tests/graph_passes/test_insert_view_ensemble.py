@@ -11,8 +11,9 @@ from onnx import TensorProto, helper
 from kdguard.graph_passes.half_precision import HalfPrecision
 from kdguard.graph_passes.insert_key_gate import gate_model, with_required_key
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
-from kdguard.graph_passes.insert_view_ensemble import InsertViewEnsemble, ensemble_views, without_ensemble
+from kdguard.graph_passes.insert_view_ensemble import InsertViewEnsemble, without_ensemble
 from kdguard.graph_passes.key_gate import ENSEMBLE_OUTPUT, HINT_PREFIX, KEY_INPUT, SPREAD_OUTPUT, key_tensor
+from kdguard.graph_passes.key_gate.views import ensemble_views
 from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.pass_base import PreconditionError
 from kdguard.graph_passes.remove_key_gate import RemoveKeyGate

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from kdguard.export.errors import UserError
 from kdguard.graph_passes.insert_key_gate import InsertKeyGate
 from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb, Site
+from kdguard.graph_passes.insert_view_ensemble import InsertViewEnsemble
 from kdguard.graph_passes.key_gate import KEY_INPUT, Hint, KeyDigest, KeyGate, key_tensor, read_gate
 from kdguard.graph_passes.key_gate.inventory import drivable_layers
 from kdguard.graph_passes.key_gate.lattice_hash import public_matrix
@@ -159,3 +160,36 @@ def test_a_matrix_of_another_type() -> None:
 def test_a_digest_that_is_everybodys() -> None:
     with pytest.raises(UserError, match="the digest of the key of zeros"):
         read_gate(with_digests(gated(), np.zeros_like(OWN), OWN))
+
+
+def ensemble_function(model: onnx.ModelProto, name: str) -> onnx.FunctionProto:
+    return next(function for function in model.functions if function.name == name)
+
+
+def always_shown(model: onnx.ModelProto) -> None:
+    """As many images are shown as there are, whatever the key."""
+    (node,) = (node for node in ensemble_function(model, "KeyViews").node if node.output[0] == "taken")
+    node.input[1] = node.input[0]
+    node.op_type = "Min"
+
+
+def all_answers(model: onnx.ModelProto) -> None:
+    del ensemble_function(model, "KeyFirst").node[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        always_shown,
+        all_answers,
+        lambda model: model.functions.remove(ensemble_function(model, "KeyEnsemble")),
+        lambda model: wired_anew(model, "KeyViews", 1, "always"),
+        lambda model: wired_anew(model, "KeyEnsemble", 2, "kdguard/gate/views/count"),
+    ],
+)
+def test_an_ensemble_of_somebody_elses(change: Callable[[onnx.ModelProto], None]) -> None:
+    model = InsertViewEnsemble([2, 4])(gated()).model
+    assert read_gate(model) == read_gate(gated())
+    change(model)
+    with pytest.raises(UserError, match="the self-ensemble of the model's key gate is not one"):
+        read_gate(model)
