@@ -32,7 +32,7 @@ def unlock(
     """Open a box with a holder's key: check all of it, then write the clean teacher."""
     from kdguard.export.files import check_onnx_name, check_outputs, write_json
     from kdguard.export.onnx_files import model_files
-    from kdguard.runtime.box.contents import default_box
+    from kdguard.runtime.box.contents import Augmentation, default_box
     from kdguard.runtime.box.key_files import warn_of_readable
     from kdguard.runtime.box.unlock import unlock as unlock_file
     from kdguard.runtime.terminal import say
@@ -66,5 +66,9 @@ def unlock(
         say(f"wrote {output}, the clean teacher (SHA-256 {report.teacher_sha256}), readable by you alone")
     if gate_key_output:
         say(f"wrote {gate_key_output}, the gate's key, readable by you alone")
+    elif report.gate_key:
+        say("it holds a gate's key too: --gate-key-output FILE writes it")
+    if report.augmentation != Augmentation():
+        say("it holds settings for training from the teacher: --json FILE writes them")
     if json:
         write_json(json, report.model_dump())

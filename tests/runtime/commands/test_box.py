@@ -62,6 +62,9 @@ def test_the_whole_way(kdguard: CommandLine, release: Release, tmp_path: Path) -
     assert opened["teacher_sha256"] == sealed["teacher_sha256"] == sha256_of_model(out)
     assert opened["augmentation"] == {"hint_taps": ["b"], "views": [0, 1], "hint_weight": None}
     assert opened["gate_key"] is True
+    assert "settings for training" in " ".join(said[-1].split())
+    run("unlock", gated, "--key", tmp_path / "carol.key")
+    assert "it holds a gate's key too: --gate-key-output FILE writes it" in " ".join(said[-1].split())
     assert not any(SECRET.search(text) for text in said)
     assert SECRET.search((tmp_path / "carol.key").read_text())
 
