@@ -9,6 +9,7 @@ import pytest
 from kdguard.export.errors import UserError
 from kdguard.export.onnx_files import load_onnx
 from kdguard.graph_passes.key_gate import read_gate
+from kdguard.graph_passes.key_gate.views import ensemble_views
 from kdguard.runtime.box.gate_keys import make_gate_key
 from kdguard.runtime.box.section import GATED_NAME, BoxSection, read_keys, write_box, write_gate
 from kdguard.runtime.box.signing import make_signing_key
@@ -58,3 +59,12 @@ def test_what_is_not_asked_for_is_not_made(release: Release, tmp_path: Path) -> 
     assert (sealed.hardened, sealed.signed_by) == ("hardened.onnx", None)
     with pytest.raises(UserError, match="that is a secret key"):
         read_keys(BoxSection(holders=Path("alice.key")), tmp_path)
+
+
+def test_an_ensemble_is_chosen_on_calibration_images(release: Release, tmp_path: Path, pairs_folder: Path) -> None:
+    make_gate_key(tmp_path / "g")
+    keys = read_keys(BoxSection(gate=[Path("g.pub")], ensemble=True), tmp_path)
+    written = write_gate(keys, tmp_path, load_onnx(release.hardened), pairs_folder)
+    assert written is not None
+    assert written[1].views == [0, 2, 4, 6]
+    assert ensemble_views(load_onnx(tmp_path / GATED_NAME)) == (0, 2, 4, 6)
