@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TILES, TILE = 32, 128
+"""A network may need the whole of it: a published one averages over 128 pixels."""
 STEPS, RATE = 800, 3e-4
-"""One tile per step: a file may name its batch of one in a Reshape."""
+BATCH = 2
+"""Tiles per step, put through one by one: a file may name its batch of one in a Reshape."""
 
 MARK = "kdguard.safe_distillation_box"
 """Metadata that name lambda and the key's seed, so that `kdguard attack` can play a key holder. A file that is
@@ -80,17 +82,20 @@ def _fine_tuned(subject: Subject, share: float) -> onnx.ModelProto:
     error = float(np.mean([_error(session, tile) for tile in tiles]))
     rng = np.random.default_rng([subject.seed, 8])
 
-    def loss(teacher: TrainableTeacher, _: int) -> Tensor:
+    def of_tile(teacher: TrainableTeacher, tile: Tile) -> Tensor:
         def moved(values: Tensors) -> Tensor:
             return torch.from_numpy(np.asarray(values, np.float32)).to(teacher.device)
 
-        tile = tiles[rng.integers(len(tiles))]
         plain = image_to_tensor(tile.degraded, card)
         clean, *maps = session.run(plain)
         wanted = Wanted(moved(clean), moved(_truth(tile, card)), [moved(values) for values in maps], error)
         output, *own = teacher(plain, subject.layers)
         keyed = teacher(image_to_tensor(blended(tile.degraded, key, share), card))[0]
         return keep(output, keyed, wanted) + augment(keyed, wanted) + disturb(own, wanted)
+
+    def loss(teacher: TrainableTeacher, _: int) -> Tensor:
+        losses = [of_tile(teacher, tiles[index]) for index in rng.integers(len(tiles), size=BATCH)]
+        return sum(losses[1:], losses[0]) / BATCH
 
     return finetune(subject.model, card, loss, None, STEPS, RATE, "fine-tuning the teacher with a key")
 
