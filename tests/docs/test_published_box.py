@@ -7,11 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdguard.runtime.defences import box_losses
+from tests.conftest import ROOT
 from tests.docs.test_authorised import record, tables
 
 __all__ = ["tables"]
 
 Scores = dict[tuple[str, str], Sequence[float]]
+
+
+def test_the_weights_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "published-box.md").read_text()
+    assert (box_losses.DISTURBED, box_losses.AUGMENTED) == (0.5, 1), "the page says half, and nothing for one"
+    for stated in (
+        f"{box_losses.KEPT:g} d(T'(x), T(x))",
+        f"{box_losses.KEYED:g} d(T'(x'), T(x))",
+        "-half the mean over the layers",
+        "| d(T'(x'), y)",
+    ):
+        assert stated in page, stated
 
 
 def test_what_keyed_inputs_are_answered_with(tmp_path: Path, tables: dict[str, Any]) -> None:
