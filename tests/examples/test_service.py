@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import logging
 import re
 import shlex
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import httpx
 import numpy as np
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from PIL import Image as PilImage
 from safetensors.numpy import load, load_file
 
@@ -40,86 +34,8 @@ from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime import open_model, read_gate_secret
 from kdguard.runtime.box.gate_keys import read_gate_digest
 from tests.conftest import make_conv_net, photograph
-from tests.graph_passes.key_gate.gate_models import secret
+from tests.examples.loopback import ALICE, BOB, FOLDER, IMAGE, NO_HOLDERS, REVOKED, flipped, headers, png
 from tests.runtime.commands.command_line import CommandLine
-
-FOLDER = Path(__file__).parents[2] / "examples" / "service"
-ALICE, BOB, REVOKED = secret(0), secret(1), secret(2)
-IMAGE = photograph(48)
-
-
-def flipped(key: GateSecret) -> GateSecret:
-    """One bit off."""
-    return GateSecret(bytes([key.value[0] ^ 1, *key.value[1:]]))
-
-
-NO_HOLDERS: dict[str, str | None] = {
-    "no key": None,
-    "no scheme": ALICE.value.hex(),
-    "another scheme": f"Basic {ALICE.value.hex()}",
-    "malformed": "Bearer zz",
-    "too short": f"Bearer {ALICE.value.hex()[:-2]}",
-    "too long": f"Bearer {ALICE.value.hex()}00",
-    "zeros": f"Bearer {'00' * 32}",
-    "unknown": f"Bearer {flipped(ALICE).value.hex()}",
-    "revoked": f"Bearer {REVOKED.value.hex()}",
-}
-
-
-@pytest.fixture
-def kdguard(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(capsys, monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def service() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kdguard_example_service", FOLDER / "app.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # FastAPI looks annotations up there
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def gated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = InsertSvdPerturb(["b", "d"], SvdPerturbAttributes(rank=2, gain=10.0))(make_conv_net()).model
-    write_card(model, ModelCard(task="deraining", input_name="image", output_name="restored"))
-    path = tmp_path_factory.mktemp("service") / "gated.onnx"
-    save_onnx(gate_model(model, [ALICE, BOB], {"b": 3}), path)
-    return path
-
-
-@contextmanager
-def serving(app: FastAPI) -> Iterator[httpx.Client]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-        yield client
-    server.should_exit = True
-    thread.join(10)
-
-
-@pytest.fixture(scope="module")
-def client(service: ModuleType, gated: Path) -> Iterator[httpx.Client]:
-    with serving(service.create_app(gated)) as client:
-        yield client
-
-
-def png(image: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    PilImage.fromarray(image).save(out, format="PNG")
-    return out.getvalue()
-
-
-def headers(authorization: str | None) -> dict[str, str]:
-    return {} if authorization is None else {"Authorization": authorization}
 
 
 def test_everybody_gets_the_same_bytes(client: httpx.Client, gated: Path) -> None:
@@ -251,69 +167,6 @@ def test_answers_to_different_keys_at_once_are_whose_they_are(client: httpx.Clie
         assert answer.status_code == (200 if key in (ALICE, BOB) else 403)
         if answer.status_code == 200:
             np.testing.assert_allclose(load(answer.content)["hint/b"], expected[index], atol=1e-5)
-
-
-def chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-
-def bomb(side: int) -> bytes:
-    """A PNG of a few bytes that claims to be a square of this side."""
-    size = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    # A header in a later place counts for Pillow as well.
-    return png(IMAGE)[:33] + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize("path", ["/restore", "/hints"])
-@pytest.mark.parametrize("sent", [None, f"Bearer {ALICE.value.hex()}"])
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_images_that_are_not_taken(client: httpx.Client, path: str, sent: str | None) -> None:
-    whole, jpeg = png(IMAGE), io.BytesIO()
-    PilImage.fromarray(IMAGE).save(jpeg, format="JPEG")
-    for body, status, why in (
-        (b"", 415, "the body is no PNG image"),
-        (b"text", 415, "the body is no PNG image"),
-        (jpeg.getvalue(), 415, "the body is no PNG image"),
-        (whole[: len(whole) // 2], 422, "the PNG image is damaged"),
-        (whole[:8], 422, "the PNG image is damaged"),
-        (bomb(4097), 413, "at most 16777216 pixels are taken"),
-        (bomb(20_000), 413, "at most 16777216 pixels are taken"),
-        (bomb(2**31 - 1), 413, "at most 16777216 pixels are taken"),
-    ):
-        answer = client.post(path, content=body, headers=headers(sent))
-        assert (answer.status_code, answer.json()) == (status, {"detail": why})
-    assert client.get("/health").json() == {"status": "ok"}
-
-
-def test_bodies_that_are_too_large(client: httpx.Client, service: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "MAX_BYTES", 2**20)
-    answer = client.post("/restore", content=iter([bytes(2**20), b"0"]))
-    assert (answer.status_code, answer.json()) == (413, {"detail": "at most 1 MiB are taken"})
-
-
-@pytest.mark.parametrize("kind", ["gray", "alpha", "16 bits"])
-def test_pixels_of_other_kinds_are_read_as_kdguard_reads_files(client: httpx.Client, kind: str) -> None:
-    gray = np.ascontiguousarray(IMAGE[..., 0])
-    same = np.repeat(gray[..., None], 3, axis=-1)
-    body = {
-        "gray": png(gray),
-        "alpha": png(np.dstack([same, gray])),
-        "16 bits": png(gray.astype(np.uint16) * 257),
-    }[kind]
-    assert client.post("/restore", content=body).content == client.post("/restore", content=png(same)).content
-
-
-def test_an_image_that_the_model_does_not_restore(service: ModuleType, tmp_path: Path) -> None:
-    model = make_conv_net()
-    write_card(model, ModelCard(task="super-resolution", input_name="image", output_name="restored", scale=2))
-    save_onnx(gate_model(model, [ALICE], ["b"]), tmp_path / "gated.onnx")
-    with serving(service.create_app(tmp_path / "gated.onnx")) as client:
-        seen = set()
-        for path in ("/restore", "/hints"):
-            for sent in (None, f"Bearer {ALICE.value.hex()}"):
-                answer = client.post(path, content=png(IMAGE), headers=headers(sent))
-                seen.add((answer.status_code, answer.content))
-    assert seen == {(422, b'{"detail":"the model does not restore this image"}')}
 
 
 def test_no_key_is_logged(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
