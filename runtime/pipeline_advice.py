@@ -14,7 +14,7 @@ _SECTIONS = {
     "teacher": ("weights", "channels", "layout", "value_range", "size_multiple", "extra_input"),
     "attack": ("recipes", "tap", "tiles", "backend"),
     "attack.training": ("size", "batch", "patch", "learning_rates"),
-    "box": ("hints",),
+    "box": ("hints", "ensemble"),
 }
 FIELDS = {
     **{f"--{name.replace('_', '-')}": f"{section}.{name}" for section, names in _SECTIONS.items() for name in names},
