@@ -14,7 +14,7 @@ from kdguard.export.onnx_files import save_onnx, sha256_of_model
 from kdguard.graph_passes.insert_key_gate import gate_model
 from kdguard.graph_passes.insert_view_ensemble import InsertViewEnsemble
 from kdguard.graph_passes.key_gate import KeyDigest, read_gate
-from kdguard.runtime.box.right_key import check_right_key
+from kdguard.runtime.box.right_key import check_gate
 from kdguard.runtime.manifest import ManifestGate, find_manifest, manifest_path
 from kdguard.runtime.wording import counted
 
@@ -24,6 +24,7 @@ class GateReport(ManifestGate):
 
     gated: str = Field(description="file name")
     gated_sha256: str
+    checked: bool = Field(description="whether it was seen on photographs to change nothing without a key")
     added_bytes: int = Field(description="what the gate adds to the model")
 
 
@@ -46,14 +47,14 @@ def write_gated(
 
     Raises:
         UserError: as `gate_model`, or the folder cannot be written.
-        GateFailedError: a right key would spoil what the model restores.
+        GateFailedError: the gate changes what the model restores, see `check_gate`.
     """
-    card = read_card(model)
-    if card is not None:  # as all have that kdguard hardened; in others there is nothing to switch off
-        check_right_key(model, card)
     with_gate = gate_model(model, digests, hints)
     if ensemble is not None:
         with_gate = ensemble(with_gate).model
+    card = read_card(model)
+    if card is not None:
+        check_gate(model, with_gate, card)
     save_onnx(with_gate, gated)
     gate = read_gate(with_gate)
     assert gate is not None
@@ -64,6 +65,7 @@ def write_gated(
             "gated_sha256": sha256_of_model(gated),
             "hardened": hardened.name,
             "added_bytes": added,
+            "checked": card is not None,
             "views": ensemble.views if ensemble else [],
             **gate.summary(),
         }

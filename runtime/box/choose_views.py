@@ -11,18 +11,17 @@ import onnx
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair, load_pairs
 from kdguard.export.image_tensor import image_to_tensor
-from kdguard.export.model_card import KEY_INPUT, ModelCard
+from kdguard.export.model_card import KEY_INPUT, ModelCard, read_card
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.insert_key_gate import gate_model
 from kdguard.graph_passes.insert_view_ensemble import InsertViewEnsemble
-from kdguard.graph_passes.key_gate import ENSEMBLE_OUTPUT, key_tensor, new_gate_secret
+from kdguard.graph_passes.key_gate import ENSEMBLE_OUTPUT, GateSecret, key_tensor, new_gate_secret
 from kdguard.graph_passes.key_gate.views import MIRRORED_SIDES
 from kdguard.runtime.analysis.crops import centre_crops
 from kdguard.runtime.metrics import psnr
 from kdguard.runtime.recipes.dihedral_average import HARMLESS_DB
 from kdguard.runtime.red_team.tile import WINDOW
 from kdguard.runtime.red_team.views import turn, turn_back
-from kdguard.runtime.resolve_card import resolve_card
 from kdguard.runtime.session import RestorationSession
 
 PAIRS = 8
@@ -46,6 +45,9 @@ def choose_views(
     Raises:
         UserError: no view but the image itself is tolerated, or the model cannot take views as one batch.
     """
+    secret = new_gate_secret()
+    gated = gate_model(model, [secret], hints)
+    InsertViewEnsemble(list(MIRRORED_SIDES), spatial_axes=_spatial_axes(card)).requires(gated)
     session, task = RestorationSession(model, card, provider="cpu"), get_task(card.task)
     crops = centre_crops(pairs, card, PAIRS, WINDOW)
 
@@ -62,7 +64,8 @@ def choose_views(
             f"every flip of the image costs the model more than {HARMLESS_DB} dB on these images, so an ensemble would "
             "be worse than the answer; leave --ensemble out"
         )
-    _check_batch(model, card, views, crops[0], hints)
+    session.release()
+    _check_batch(gated, secret, card, views, crops[0])
     return views
 
 
@@ -76,7 +79,12 @@ def find_ensemble(model: onnx.ModelProto, path: Path, data: Path, hints: Mapping
     Raises:
         UserError: as `choose_views`; the folder cannot be read; the model has no card.
     """
-    card = resolve_card(model, None, str(path))
+    card = read_card(model)
+    if card is None:
+        raise UserError(
+            f"{path} does not say what it restores, so its answers to flips cannot be judged; harden the teacher again "
+            "with --task, and the file has a card"
+        )
     pairs = load_pairs(data, get_task(card.task), card.channels, card.scale)
     return InsertViewEnsemble(choose_views(model, card, pairs, hints), spatial_axes=_spatial_axes(card))
 
@@ -87,26 +95,27 @@ def _spatial_axes(card: ModelCard) -> tuple[int, int]:
 
 
 def _check_batch(
-    model: onnx.ModelProto, card: ModelCard, views: Sequence[int], crop: ImagePair, hints: Mapping[str, int]
+    gated: onnx.ModelProto, secret: GateSecret, card: ModelCard, views: Sequence[int], crop: ImagePair
 ) -> None:
     """Raise where the network treats images of a batch differently from single ones, or takes no batch at all."""
-    secret = new_gate_secret()
-    gated = InsertViewEnsemble(views, spatial_axes=_spatial_axes(card))(gate_model(model, [secret], hints)).model
+    key = {KEY_INPUT: key_tensor(secret)}
+    ensemble = InsertViewEnsemble(views, spatial_axes=_spatial_axes(card))(gated).model
     side = card.size_multiple
     height, width = (max(length - length % side, side) for length in crop.degraded.shape[:2])
     image = crop.degraded[:height, :width]
     try:
-        session = RestorationSession(gated, card, provider="cpu", taps=[ENSEMBLE_OUTPUT])
-        found = session.run(image_to_tensor(image, card), {KEY_INPUT: key_tensor(secret)})[1][0]
+        session = RestorationSession(ensemble, card, provider="cpu", taps=[ENSEMBLE_OUTPUT])
+        found = session.run(image_to_tensor(image, card), key)[1][0]
+        session.release()
     except UserError as error:
         raise UserError(
             f"the model does not take the views of an image as one batch; leave --ensemble out: {error}"
         ) from None
-    plain = RestorationSession(model, card, provider="cpu")
+    single = RestorationSession(gated, card, provider="cpu")
     channels = -1 if card.layout == "NHWC" else 0
     answers = []
     for view in views:
-        answer = plain.run(image_to_tensor(turn(image, view), card))[0][0]
+        answer = single.run(image_to_tensor(turn(image, view), card), key)[0][0]
         answers.append(turn_back(np.moveaxis(answer, channels, -1), view))
     low, high = card.value_range
     apart = np.abs(np.mean(answers, 0) - np.moveaxis(found, channels, -1)).max() / (high - low)

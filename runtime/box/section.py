@@ -40,7 +40,6 @@ class BoxSection(YamlSection):
     sign_with: Path | None = Field(None, description="the releaser's secret key, of `kdguard keygen --signing`")
     gate: list[Path] = Field(default_factory=list, description="public halves of `kdguard keygen --gate`, one a holder")
     hints: list[str] = Field(default_factory=list, description="layers that a key opens hints of: GLOB or GLOB:RANK")
-
     ensemble: bool = Field(False, description="let a gate's key open a self-ensemble, over harmless flips")
 
     @model_validator(mode="after")

@@ -68,6 +68,11 @@ def gate(
         f"wrote {output} for {keys}: a right one {', '.join(opens)}; the gate adds "
         f"{report.added_bytes / 1000:.0f} kB. Whoever edits the graph can take it out"
     )
+    if not report.checked:
+        say(
+            f"{hardened} has no card, so what the gate changes was not looked at; harden the teacher with --task",
+            "yellow",
+        )
     if not hardened_layers(model):
         say(f"nothing is hardened in {hardened}: whoever has the file has all of it, with a key or without", "yellow")
     if json:

@@ -23,6 +23,7 @@ GATE = GateReport(
     hardened="h.onnx",
     gated="g.onnx",
     gated_sha256="2" * 64,
+    checked=True,
     added_bytes=1234,
     holders=["alice", "bob"],
     hints={"b": 4},

@@ -52,7 +52,7 @@ def test_the_whole_way(
     assert manifest["hardened_sha256"] == hashlib.sha256(gated.read_bytes()).hexdigest()
     said = {"hardened": "h.onnx", "holders": found["holders"], "hints": {"b": 2}, "driven": ["b", "d"], "views": []}
     assert manifest["gate"] == said
-    more = {"gated_sha256": manifest["hardened_sha256"], "added_bytes": found["added_bytes"]}
+    more = {"gated_sha256": manifest["hardened_sha256"], "checked": True, "added_bytes": found["added_bytes"]}
     assert found == {**said, "gated": "gated.onnx", **more}
     data = ("--data", pairs_folder)
     assert kdguard("verify", conv_net_file, gated, *data) == 0, kdguard.err
