@@ -80,15 +80,25 @@ def test_does_what_the_reference_does(library: Path, variant: str, shape: tuple[
         assert other.tolist() == [0.0]
 
 
+@pytest.mark.parametrize("sides", [(1100, 1020), (1101, 1021)], ids=["even", "odd"])
 @pytest.mark.parametrize("shared", [False, True])
-def test_maps_that_no_cache_holds_are_written_past_it(library: Path, shared: bool) -> None:
+def test_maps_that_no_cache_holds_are_written_past_it(library: Path, shared: bool, sides: tuple[int, int]) -> None:
     attributes = SvdPerturbAttributes(rank=3, gain=10.0, shared=shared)
-    shape = (1, 9, 1100, 1020)  # 40 MB; a last tile that is not whole, a last channel beside its four
+    shape = (1, 9, *sides)  # 40 MB; a last tile that is not whole, a last channel beside its four
     maps = feature_maps(shape)
     found, other = op_session(attributes, TensorProto.FLOAT, len(shape), library, threads=2).run(None, {"X": maps})
     assert worst(found, svd_perturb(maps, attributes), shape) < 1e-5
     if shared:
         assert np.abs(other - maps).max() < 2e-6 * np.abs(found).max()
+
+
+def test_an_infinity_does_not_change(library: Path) -> None:
+    session = op_session(SvdPerturbAttributes(rank=3, gain=50.0), TensorProto.FLOAT, 4, library)
+    maps = feature_maps((1, 8, 64, 48))  # whole tiles, which are written without a buffer
+    maps[0, 2, 1, 3] = np.inf
+    found, restored = session.run(None, {"X": maps})
+    assert np.array_equal(restored, maps)
+    assert found[0, 2, 1, 3] == np.inf
 
 
 @pytest.mark.parametrize("variant", ALL)

@@ -184,6 +184,8 @@ def test_a_holder_gets_an_ensemble(tmp_path: Path) -> None:
     assert holder.ensemble(IMAGE[:37, :21]).spread.shape == (37, 21)
     np.testing.assert_allclose(holder.restore(image), plain, atol=1e-5)
     assert holder.hints(image)["b"].shape == (3, 32, 24)
+    # Only who asks for the ensemble sends all views through the network.
+    assert {value.name for value in holder.session._ready().get_outputs()} == {"restored", "kdguard_hint/b"}  # type: ignore[attr-defined]
 
 
 def test_refusals_of_an_ensemble_do_not_tell_why(gated: Path, tmp_path: Path) -> None:

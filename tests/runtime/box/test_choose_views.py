@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair
 from kdguard.export.model_card import ModelCard
+from kdguard.graph_passes.insert_svd_perturb import InsertSvdPerturb
+from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.runtime.box.choose_views import choose_views
 from tests.conftest import make_conv_net, make_model, photograph
 
@@ -83,3 +85,23 @@ def test_a_network_of_one_image_is_refused() -> None:
     model = with_map(nodes, {"shape": np.array([1, 3, -1]), "back": np.array([1, 3, 48, 40])})
     with pytest.raises(UserError, match="does not take the views of an image as one batch"):
         choose_views(model, CARD, [pair()], HINTS)
+
+
+def test_in_path_layers_do_not_stand_in_the_way() -> None:
+    """With a key they are off, in the batch and one by one."""
+    gain = SvdPerturbAttributes(rank=2, gain=1.5)
+    model = InsertSvdPerturb(["d"], gain, placement="in-path")(make_conv_net()).model
+    assert choose_views(model, CARD, [pair()], {"b": 2}) == (0, 2, 4, 6)
+
+
+def test_channels_last() -> None:
+    model = ramp(2)
+    for node in model.graph.node:
+        node.input[:] = ["chw" if name == "image" else name for name in node.input]
+        node.output[:] = ["answer" if name == "restored" else name for name in node.output]
+    model.graph.node.insert(0, helper.make_node("Transpose", ["image"], ["chw"], perm=[0, 3, 1, 2]))
+    model.graph.node.append(helper.make_node("Transpose", ["answer"], ["restored"], perm=[0, 2, 3, 1]))
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["n", "h", "w", 3]))
+    card = CARD.model_copy(update={"layout": "NHWC"})
+    assert choose_views(model, card, undone(ramp(2), 2), HINTS) == (0, 4)

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from kdguard.export.errors import UserError
-from kdguard.export.onnx_files import load_onnx
+from kdguard.export.model_card import ModelCard, write_card
+from kdguard.export.onnx_files import load_onnx, save_onnx
 from kdguard.graph_passes.insert_key_gate import MAX_HOLDERS
 from kdguard.graph_passes.key_gate import KeyDigest, read_gate
 from kdguard.runtime import open_model
 from kdguard.runtime.box.gate_keys import DIGEST_WORD, make_gate_key, read_gate_digest, read_gate_secret
 from tests.conftest import photograph
+from tests.runtime.box.test_right_key import spoiled
 from tests.runtime.commands.command_line import CommandLine, listing
 
 IMAGE = photograph(40).astype(np.float32) / 255
@@ -81,6 +83,16 @@ def test_a_key_opens_an_ensemble(kdguard: CommandLine, hardened: Path, pairs_fol
     assert "an ensemble of 4 views" in " ".join(kdguard.out.split())
     # No later command answers for a key; each takes the file as it is.
     assert kdguard("verify", hardened, gated, "--data", pairs_folder) == 0, kdguard.err
+
+
+def test_a_gate_that_spoils_the_output_is_not_written(kdguard: CommandLine, hardened: Path, tmp_path: Path) -> None:
+    write_card(model := spoiled(), ModelCard(task="denoising", input_name="image", output_name="restored"))
+    save_onnx(model, tmp_path / "s.onnx")
+    holder = ("--holder", tmp_path / "alice.gate.pub")
+    assert "a right key would change the output" in kdguard.refuses(
+        "gate", tmp_path / "s.onnx", "-o", tmp_path / "o.onnx", *holder, code=1
+    )
+    assert not (tmp_path / "o.onnx").exists()
 
 
 def test_an_ensemble_of_nothing_is_refused(kdguard: CommandLine, hardened: Path, tmp_path: Path) -> None:
