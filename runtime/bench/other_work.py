@@ -11,6 +11,8 @@ from pydantic import BaseModel, Field
 
 BUSY_SHARE = 0.1
 """Of the cores. Less than that is what a machine does that nobody works on."""
+ROUNDING = 0.1
+"""Cores: the system counts in hundredths of a second."""
 _STATISTICS = Path("/proc/stat")
 _IDLE = (3, 4)
 """Columns of a core's line that are no work: idle, and idle with a disk to wait for (man 5 proc)."""
@@ -24,7 +26,7 @@ class OtherWork(BaseModel):
     cores: int = Field(description="that this process may use")
     busy: float | None = Field(
         description="of these, kept busy by other processes, on average; none where the system does not tell (only "
-        "Linux does)"
+        "Linux does), or children that had worked before ended meanwhile"
     )
 
     @property
@@ -45,12 +47,17 @@ class OtherWorkMeter:
         return time.monotonic() - self._started
 
     def read(self) -> OtherWork:
-        """Until now. A child counts as another process until it has been waited for."""
+        """Until now.
+
+        A child counts as another process until it has been waited for, and with all that it ever did from then on: what
+        comes out below nothing for that is not known.
+        """
         now, passed = self._read(), self.passed()
         if self._all is None or now is None:
             return OtherWork(cores=len(self._cores), busy=None)
         others = now - self._all - (_own_seconds() - self._own)
-        return OtherWork(cores=len(self._cores), busy=max(0.0, others / passed))
+        share = others / passed
+        return OtherWork(cores=len(self._cores), busy=None if share < -ROUNDING else max(0.0, share))
 
     def _read(self) -> float | None:
         return busy_seconds(_STATISTICS.read_text(), self._cores) if _STATISTICS.is_file() else None

@@ -40,6 +40,17 @@ def test_what_a_process_beside_works_counts() -> None:
     assert found.busy * passed > 0.4  # in steps of 10 ms
 
 
+@pytest.mark.skipif(not _STATISTICS.is_file(), reason="this system does not tell how busy it is")
+def test_a_child_that_had_worked_before_hides_nothing() -> None:
+    """What it did counts as ours when it ends; taken off, it would stand for work of others that nobody sees."""
+    program = "import time\nwhile time.process_time() < 3: pass\nprint(flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as before:
+        assert before.stdout and before.stdout.readline()
+        meter = OtherWorkMeter()
+        before.communicate(b"\n")
+    assert meter.read().busy is None
+
+
 def test_a_busy_machine_is_said() -> None:
     assert not OtherWork(cores=2, busy=0.2).much
     assert OtherWork(cores=2, busy=0.21).much

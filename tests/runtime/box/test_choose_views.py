@@ -95,7 +95,7 @@ def test_in_path_layers_do_not_stand_in_the_way() -> None:
 
 
 def test_channels_last() -> None:
-    model = ramp(2)
+    model = ramp(3)
     for node in model.graph.node:
         node.input[:] = ["chw" if name == "image" else name for name in node.input]
         node.output[:] = ["answer" if name == "restored" else name for name in node.output]
@@ -104,4 +104,4 @@ def test_channels_last() -> None:
     for value in (model.graph.input[0], model.graph.output[0]):
         value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["n", "h", "w", 3]))
     card = CARD.model_copy(update={"layout": "NHWC"})
-    assert choose_views(model, card, undone(ramp(2), 2), HINTS) == (0, 4)
+    assert choose_views(model, card, undone(ramp(3), 3), HINTS) == (0, 6)
