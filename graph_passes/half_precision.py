@@ -23,6 +23,7 @@ from kdguard.export.large_models import is_large
 from kdguard.export.onnx_files import default_opset
 from kdguard.graph_passes.insert_key_gate import InsertKeyGate
 from kdguard.graph_passes.key_gate.inventory import read_gate
+from kdguard.graph_passes.key_gate.views import ensemble_views
 from kdguard.graph_passes.layers import NAME_PREFIX
 from kdguard.graph_passes.op.attributes import DOMAIN
 from kdguard.graph_passes.op.functions import op_functions
@@ -79,6 +80,8 @@ class HalfPrecision(GraphPass):
             raise PreconditionError("fp16: the model keeps its weights in data files; convert it before hardening")
         if any(tensor.data_type == BFLOAT16 for tensor in _constants(model)):
             raise PreconditionError("fp16: the model's weights are bfloat16, whose range fp16 does not hold")
+        if ensemble_views(model):
+            raise PreconditionError("fp16: the model's gate opens an ensemble; half precision first, then the gate")
 
     def call(self, model: onnx.ModelProto) -> PassResult:
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16

@@ -100,7 +100,7 @@ class InsertViewEnsemble(GraphPass):
         graph.node.insert(after_gate, _node(VIEWS, [image, OPEN], [IMAGES, COUNT, TAKEN]))
         for hint in [node for node in graph.node if _is(node, HINT)]:
             own = f"{VIEWS_PREFIX}hinted/{hint.output[0].removeprefix(HINT_PREFIX)}"
-            graph.node.insert(list(graph.node).index(hint), _node(FIRST, [hint.input[0], COUNT], [own], own))
+            graph.node.insert(list(graph.node).index(hint), _node(FIRST, [hint.input[0], IMAGES, COUNT], [own], own))
             hint.input[0] = own
         graph.node.append(_node(ENSEMBLE, [ANSWERS, COUNT, TAKEN], [output, ENSEMBLE_OUTPUT, SPREAD_OUTPUT]))
         channels = ({1, 2, 3} - set(self.spatial_axes)).pop()

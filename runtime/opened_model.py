@@ -118,7 +118,7 @@ class OpenedModel:
     def ensemble(self, degraded: Image) -> Ensemble:
         """The mean of the teacher's answers over flips of the image, and how far they lie apart, for a right key.
 
-        A model of one fixed size has none; images of other sizes are padded as for `restore`.
+        Images are padded as for `restore`, and never cut into tiles.
 
         Raises:
             UserError: the key opens nothing, which is said in the same words for no key, a wrong one and a model
@@ -126,6 +126,8 @@ class OpenedModel:
         """
         if not self._has_ensemble:
             raise UserError(NO_ENSEMBLE)
+        if self.card.fixed_size not in (None, degraded.shape[:2]):
+            raise UserError("an ensemble is of whole images, and the model takes those of one other size only")
         _, mean, spread = self._ensembling.run(image_to_tensor(degraded, self.card), self._further)
         if not mean.size:
             raise UserError(NO_ENSEMBLE)

@@ -93,12 +93,21 @@ def _key_ensemble(views: Sequence[int], spatial_axes: tuple[int, int], opset: in
 
 
 def _key_first(opset: int) -> str:
+    """What of a map belongs to the first view; a map may have several entries an image, as windows are."""
     return f"""
     <domain: "{GATE_DOMAIN}", opset_import: ["" : {opset}]>
-    {FIRST} (X, count) => (Y)
+    {FIRST} (X, images, count) => (Y)
     {{
         front = Constant <value_ints = [0]> ()
-        Y = Slice (X, front, count, front)
+        next = Constant <value_ints = [1]> ()
+        shape = Shape (X)
+        rows = Slice (shape, front, next)
+        images_shape = Shape (images)
+        all = Slice (images_shape, front, next)
+        known = Max (all, next)
+        share = Mul (rows, count)
+        own = Div (share, known)
+        Y = Slice (X, front, own, front)
     }}
     """
 

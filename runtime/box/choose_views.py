@@ -10,7 +10,7 @@ import onnx
 
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair, load_pairs
-from kdguard.export.image_tensor import image_to_tensor
+from kdguard.export.image_tensor import image_to_tensor, model_size, pad_image
 from kdguard.export.model_card import KEY_INPUT, ModelCard, read_card
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.insert_key_gate import gate_model
@@ -45,6 +45,11 @@ def choose_views(
     Raises:
         UserError: no view but the image itself is tolerated, or the model cannot take views as one batch.
     """
+    if card.fixed_size:
+        raise UserError(
+            "the model takes images of one size, and others tile by tile, which an ensemble in the graph cannot; leave "
+            "--ensemble out"
+        )
     secret = new_gate_secret()
     gated = gate_model(model, [secret], hints)
     InsertViewEnsemble(list(MIRRORED_SIDES), spatial_axes=_spatial_axes(card)).requires(gated)
@@ -100,9 +105,8 @@ def _check_batch(
     """Raise where the network treats images of a batch differently from single ones, or takes no batch at all."""
     key = {KEY_INPUT: key_tensor(secret)}
     ensemble = InsertViewEnsemble(views, spatial_axes=_spatial_axes(card))(gated).model
-    side = card.size_multiple
-    height, width = (max(length - length % side, side) for length in crop.degraded.shape[:2])
-    image = crop.degraded[:height, :width]
+    # Padded before it is turned, so that no view is padded on another side.
+    image = pad_image(crop.degraded, *model_size(card, *crop.degraded.shape[:2]))
     try:
         session = RestorationSession(ensemble, card, provider="cpu", taps=[ENSEMBLE_OUTPUT])
         found = session.run(image_to_tensor(image, card), key)[1][0]

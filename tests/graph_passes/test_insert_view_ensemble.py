@@ -18,7 +18,7 @@ from kdguard.graph_passes.op import SvdPerturbAttributes
 from kdguard.graph_passes.pass_base import PreconditionError
 from kdguard.graph_passes.remove_key_gate import RemoveKeyGate
 from kdguard.runtime.red_team.views import turn, turn_back
-from tests.conftest import make_conv_net
+from tests.conftest import make_conv_net, make_model
 from tests.graph_passes.key_gate.gate_models import secret
 
 HOLDER, STRANGER = secret(0), secret(1)
@@ -88,6 +88,33 @@ def test_channels_last() -> None:
 TRANSPOSES = (("image", "chw", [0, 3, 1, 2]), ("answer", "restored", [0, 2, 3, 1]))
 
 
+def test_maps_with_several_entries_an_image() -> None:
+    """As of windows: their first axis counts windows of all images."""
+    nodes = [
+        helper.make_node("Conv", ["image", "same"], ["map"], "conv"),
+        helper.make_node("Reshape", ["map", "halves"], ["split"]),
+        helper.make_node("Transpose", ["split"], ["turned"], perm=[0, 2, 1, 3, 4]),
+        helper.make_node("Reshape", ["turned", "flat"], ["windows"]),
+        helper.make_node("Conv", ["windows", "same"], ["changed"], "in windows"),
+        helper.make_node("Reshape", ["changed", "turned_shape"], ["split again"]),
+        helper.make_node("Transpose", ["split again"], ["back"], perm=[0, 2, 1, 3, 4]),
+        helper.make_node("Reshape", ["back", "whole"], ["restored"]),
+    ]
+    constants = {
+        "same": np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1),
+        "halves": np.array([-1, 3, 2, 5, 14]),
+        "flat": np.array([-1, 3, 5, 14]),
+        "turned_shape": np.array([-1, 2, 3, 5, 14]),
+        "whole": np.array([-1, 3, 10, 14]),
+    }
+    model = gate_model(make_model(nodes, constants), [HOLDER], {"changed": 2})
+    name = f"{HINT_PREFIX}changed"
+    expected = named(model, {"image": IMAGES, **RIGHT})[name]
+    assert len(expected) == 4
+    found = named(InsertViewEnsemble([2, 4])(model).model, {"image": IMAGES, **RIGHT})[name]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_half_precision() -> None:
     model = make_conv_net(dtype=TensorProto.FLOAT16)
     hardened = InsertSvdPerturb(["b"], SvdPerturbAttributes(rank=2, gain=10.0))(model).model
@@ -114,8 +141,8 @@ def test_an_engine_has_none() -> None:
     required = with_required_key(InsertViewEnsemble([2])(gated()).model)
     assert ensemble_views(required) == ()
     assert [value.name for value in required.graph.output] == ["restored", f"{HINT_PREFIX}b"]
-    half = HalfPrecision()(required).model
-    assert ensemble_views(half) == ()
+    with pytest.raises(PreconditionError, match="half precision first"):
+        HalfPrecision()(InsertViewEnsemble([2])(gated()).model)
 
 
 def test_sides_inside_have_another_name_than_outside() -> None:

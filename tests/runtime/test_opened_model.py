@@ -188,6 +188,16 @@ def test_a_holder_gets_an_ensemble(tmp_path: Path) -> None:
     assert {value.name for value in holder.session._ready().get_outputs()} == {"restored", "kdguard_hint/b"}  # type: ignore[attr-defined]
 
 
+def test_an_ensemble_is_of_whole_images(tmp_path: Path) -> None:
+    model = make_conv_net()
+    write_card(model, CARD.model_copy(update={"fixed_size": (32, 32), "size_multiple": 1}))
+    save_onnx(InsertViewEnsemble([4])(gate_model(model, [HOLDER], {"b": 1})).model, tmp_path / "gated.onnx")
+    holder = open_model(tmp_path / "gated.onnx", HOLDER)
+    assert holder.ensemble(IMAGE[:32, :32]).mean.shape == (32, 32, 3)
+    with pytest.raises(UserError, match="an ensemble is of whole images"):
+        holder.ensemble(IMAGE)
+
+
 def test_refusals_of_an_ensemble_do_not_tell_why(gated: Path, tmp_path: Path) -> None:
     save_onnx(InsertViewEnsemble([2])(gate_model(make_conv_net(), [HOLDER], {"b": 1})).model, tmp_path / "e.onnx")
     refusals = set()

@@ -105,3 +105,14 @@ def test_channels_last() -> None:
         value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["n", "h", "w", 3]))
     card = CARD.model_copy(update={"layout": "NHWC"})
     assert choose_views(model, card, undone(ramp(3), 3), HINTS) == (0, 6)
+
+
+def test_what_is_padded_is_padded_before_it_is_turned() -> None:
+    card = CARD.model_copy(update={"size_multiple": 64})
+    assert choose_views(make_conv_net(), card, [pair()], {"b": 2}) == (0, 2, 4, 6)
+
+
+def test_a_model_of_one_size_is_refused() -> None:
+    card = CARD.model_copy(update={"fixed_size": (32, 32)})
+    with pytest.raises(UserError, match="takes images of one size"):
+        choose_views(make_conv_net(), card, [pair()], {"b": 2})
