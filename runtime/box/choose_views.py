@@ -10,7 +10,7 @@ import onnx
 
 from kdguard.export.errors import UserError
 from kdguard.export.image_pairs import ImagePair, load_pairs
-from kdguard.export.image_tensor import image_to_tensor, model_size, pad_image
+from kdguard.export.image_tensor import image_to_tensor, model_size, pad_image, tensor_to_image
 from kdguard.export.model_card import KEY_INPUT, ModelCard, read_card
 from kdguard.export.tasks import get_task
 from kdguard.graph_passes.insert_key_gate import gate_model
@@ -19,9 +19,8 @@ from kdguard.graph_passes.key_gate import ENSEMBLE_OUTPUT, GateSecret, key_tenso
 from kdguard.graph_passes.key_gate.views import MIRRORED_SIDES
 from kdguard.runtime.analysis.crops import centre_crops
 from kdguard.runtime.metrics import psnr
-from kdguard.runtime.recipes.dihedral_average import HARMLESS_DB
 from kdguard.runtime.red_team.tile import WINDOW
-from kdguard.runtime.red_team.views import turn, turn_back
+from kdguard.runtime.red_team.views import HARMLESS_DB, harmless, turn, turn_back
 from kdguard.runtime.session import RestorationSession
 
 PAIRS = 8
@@ -62,8 +61,7 @@ def choose_views(
             np.mean([psnr(answer, crop.clean, task, card.scale) for answer, crop in zip(answers, crops, strict=True)])
         )
 
-    plain = score(0)
-    views = (0, *(view for view in MIRRORED_SIDES if view and score(view) >= plain - HARMLESS_DB))
+    views = harmless(score, MIRRORED_SIDES)
     if len(views) == 1:
         raise UserError(
             f"every flip of the image costs the model more than {HARMLESS_DB} dB on these images, so an ensemble would "
@@ -109,20 +107,15 @@ def _check_batch(
     image = pad_image(crop.degraded, *model_size(card, *crop.degraded.shape[:2]))
     try:
         session = RestorationSession(ensemble, card, provider="cpu", taps=[ENSEMBLE_OUTPUT])
-        found = session.run(image_to_tensor(image, card), key)[1][0]
+        found = tensor_to_image(session.run(image_to_tensor(image, card), key)[1], card, *image.shape[:2])
         session.release()
     except UserError as error:
         raise UserError(
             f"the model does not take the views of an image as one batch; leave --ensemble out: {error}"
         ) from None
     single = RestorationSession(gated, card, provider="cpu")
-    channels = -1 if card.layout == "NHWC" else 0
-    answers = []
-    for view in views:
-        answer = single.run(image_to_tensor(turn(image, view), card), key)[0][0]
-        answers.append(turn_back(np.moveaxis(answer, channels, -1), view))
-    low, high = card.value_range
-    apart = np.abs(np.mean(answers, 0) - np.moveaxis(found, channels, -1)).max() / (high - low)
+    answers = [turn_back(single.restore(turn(image, view), key), view) for view in views]
+    apart = np.abs(np.mean(answers, 0) - found).max()
     if not apart <= ROUNDING:
         raise UserError(
             f"the model answers images of one batch otherwise than one by one (by {apart:.1g} of the value range), so "

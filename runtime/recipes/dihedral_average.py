@@ -9,11 +9,8 @@ from kdguard.runtime.metrics import psnr
 from kdguard.runtime.recipes.base import Loot, Query
 from kdguard.runtime.recipes.output_l1 import OutputL1
 from kdguard.runtime.red_team.tile import Tile
-from kdguard.runtime.red_team.views import VIEWS, turn, turn_back
+from kdguard.runtime.red_team.views import VIEWS, harmless, turn, turn_back
 from kdguard.runtime.shipped import start
-
-HARMLESS_DB = 0.1
-"""A view whose answers are worse than the plain ones by more than this is left out: rain falls one way."""
 
 
 class DihedralAverage(OutputL1):
@@ -36,5 +33,4 @@ def harmless_views(loot: Loot) -> tuple[int, ...]:
         answer = turn_back(session.restore(turn(tile.around, view)), view)
         return psnr(tile.cut(answer, scale), tile.clean, task, scale)
 
-    scores = [np.mean([score(tile, view) for tile in loot.validation]) for view in range(VIEWS)]
-    return tuple(view for view in range(VIEWS) if scores[view] >= scores[0] - HARMLESS_DB)
+    return harmless(lambda view: float(np.mean([score(tile, view) for tile in loot.validation])), range(VIEWS))
